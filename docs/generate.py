@@ -1,0 +1,115 @@
+"""Writes the reference pages that come from the code: docs/reference/errors.md and options.md.
+
+``python docs/generate.py`` writes them; ``--check`` writes nothing and fails when one is out of date.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+import textwrap
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from microreg import errors
+from microreg.errors import RegistryError
+from microreg.registry import Registry
+from microreg.url import OptionInfo, Options, TLSOptions, describe_options
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+NOTE = "<!-- Made by `make docs` from the docstrings and classes: change it there. -->"
+OPTIONS_INTRO = f"""# Options of the config string
+
+{NOTE}
+
+Options stand behind the `?`, as `key=value`, separated by `&`. A layer's keys are prefixed with its name:
+`layer.key=value`. An unknown or repeated key is a `ConfigError` that lists the known ones.
+
+## Every backend
+"""
+
+
+def errors_page() -> str:
+    """The tree, a table of codes, and what each class says."""
+    parts = ["# Errors", NOTE, markdown(errors.__doc__)]
+    found = vars(errors).values()
+    classes = [cls for cls in found if isinstance(cls, type) and issubclass(cls, RegistryError)]
+    rows = ["| class | is also | `code` | `http_status` |", "|---|---|---|---|"]
+    for cls in classes:
+        name, parents = cls.__name__, ", ".join(f"`{base.__name__}`" for base in cls.__bases__)
+        rows.append(f"| [`{name}`](#{name.lower()}) | {parents} | `{cls.code}` | {cls.http_status} |")
+    parts.append("\n".join(rows))
+    parts += [f"## {cls.__name__}\n\n{markdown(cls.__doc__)}" for cls in classes]
+    return "\n\n".join(parts) + "\n"
+
+
+def options_page() -> str:
+    """What every backend takes, then the options of each backend and layer that this repository ships."""
+    everywhere = describe_options(Options)
+    tls = [info for info in describe_options(TLSOptions) if info not in everywhere]
+    parts = [OPTIONS_INTRO.rstrip(), table(everywhere)]
+    for group, title, prefix in (("backends", "{}://", ""), ("layers", "{}+", "{}.")):
+        for name, cls in targets(group):
+            options = describe_options(cls.Options)
+            own = [info for info in options if info not in (*everywhere, *tls)]
+            parts += [f"## `{title.format(name)}`", markdown(cls.__doc__).partition("\n\n")[0]]
+            parts.append(table(own, prefix.format(name)) if own else "No options of its own.")
+            if issubclass(cls.Options, TLSOptions):
+                parts += ["TLS, spelt the same everywhere:", table(tls)]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(options: Iterable[OptionInfo], prefix: str = "") -> str:
+    """One row per option."""
+    rows = ["| option | type | default | meaning |", "|---|---|---|---|"]
+    for info in options:
+        default = "(secret)" if info.secret else f"`{info.default}`" if info.default else ""
+        kind, text = (column.replace("|", r"\|") for column in (info.type, info.help))
+        rows.append(f"| `{prefix}{info.name}` | {kind} | {default} | {text} |")
+    return "\n".join(rows)
+
+
+def targets(group: str) -> Iterator[tuple[str, type[Registry]]]:
+    """The classes that the repository's own pyproject files declare, whatever else is installed."""
+    for path in [ROOT / "pyproject.toml", *sorted(ROOT.glob("plugins/*/pyproject.toml"))]:
+        project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+        for name, target in sorted(project.get("entry-points", {}).get(f"microreg.{group}", {}).items()):
+            module, _, attribute = target.partition(":")
+            yield name, getattr(importlib.import_module(module), attribute)
+
+
+def markdown(doc: str | None) -> str:
+    """A docstring as Markdown: literal blocks fenced, names in single backquotes."""
+    text = inspect.cleandoc(doc or "") + "\n"
+    text = re.sub(r"(?<!\S)::\n\n((?:    .*\n)+)", lambda m: f"```text\n{textwrap.dedent(m[1])}```\n", text)
+    text = re.sub(r":\w+:`([^`]+)`", r"`\1`", text)
+    return re.sub(r"(?<!`)``(?!`)", "`", text).rstrip()
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit code: 1 when ``--check`` found a page out of date."""
+    if arguments not in ([], ["--check"]):
+        print("usage: python docs/generate.py [--check]", file=sys.stderr)
+        return 2
+    stale = []
+    for name, text in (("errors.md", errors_page()), ("options.md", options_page())):
+        path = REFERENCE / name
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(path.relative_to(ROOT).as_posix())
+        if not arguments:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    if arguments and stale:
+        print(f"out of date: {', '.join(stale)}; run `make docs`", file=sys.stderr)
+        return 1
+    print(f"wrote {', '.join(stale)}" if stale else "docs/reference is up to date")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,100 @@
+"""``announce()``: put one node of a service into a registry and keep it there.
+
+The work is done by :class:`microreg.announcement.Announcement`; this module stays light to import.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import random
+
+    from microreg.announcement import Announcement
+    from microreg.model import Endpoint, Service
+    from microreg.probe import Check
+    from microreg.registry import Registry
+
+__all__ = ["announce"]
+
+
+def announce(
+    registry: Registry,
+    service: Service | str,
+    *,
+    port: int | None = None,
+    address: str | None = None,
+    version: str = "",
+    metadata: Mapping[str, str] | None = None,
+    endpoints: Iterable[Endpoint] = (),
+    id: str | None = None,
+    ttl: float = 15.0,
+    check: Check | None = None,
+    drain_delay: float = 0.5,
+    rng: random.Random | None = None,
+) -> Announcement:
+    """An announcement of one node, to be used with ``async with``: written, renewed, healed, drained.
+
+    ``service`` is a name, described by the other arguments (``metadata`` is the node's), or a complete
+    Service with exactly one node. ``address`` is ``host:port``, or a host beside ``port``; a host that is
+    not given is found: ``$MICROREG_ADVERTISE``, the address towards the store, the best interface.
+    ``check`` is a function, ``http://…`` or ``tcp://…``; a node is ``critical`` while it fails. ``ttl`` and
+    ``drain_delay`` are seconds. Raises InvalidService for what cannot be registered and ConfigError where
+    no address is found.
+    """
+    from microreg.announcement import Announcement
+    from microreg.probe import probe
+
+    return Announcement(
+        registry,
+        _record(registry, service, port, address, version, metadata, endpoints, id),
+        ttl=ttl,
+        probe=None if check is None else probe(check),
+        drain_delay=drain_delay,
+        rng=rng,
+    )
+
+
+def _record(
+    registry: Registry,
+    service: Service | str,
+    port: int | None,
+    address: str | None,
+    version: str,
+    metadata: Mapping[str, str] | None,
+    endpoints: Iterable[Endpoint],
+    id: str | None,
+) -> Service:
+    from microreg.errors import InvalidService
+    from microreg.model import EMPTY, Node, Service
+
+    if isinstance(service, str):
+        where = _address(registry, port, address)
+        return Service(service, version, endpoints=endpoints, nodes=[Node(where, id=id, metadata=metadata or EMPTY)])
+    if any(value not in (None, "", ()) for value in (port, address, version, metadata, endpoints, id)):
+        raise InvalidService("announce() got a complete Service and also fields of one; give either")
+    if len(service.records()) != 1:
+        raise InvalidService("announce() takes a name, or a Service with exactly one node; call it once for each node")
+    return service
+
+
+def _address(registry: Registry, port: int | None, address: str | None) -> str:
+    from microreg.errors import InvalidService
+    from microreg.net import ADVERTISE_VARIABLE, advertised, join_address
+
+    if port is None:
+        if address is None:
+            raise InvalidService("announce() needs port=8080, the port the service listens on, or address='host:8080'")
+        return address
+    if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
+        raise InvalidService(f"port {port!r}: expected a number from 1 to 65535, the one that the service listens on")
+    if address is not None:
+        return join_address(address, port)
+    told = ADVERTISE_VARIABLE in os.environ
+    known = None if told else registry.advertised_host()
+    if known is not None:
+        return join_address(known, port)
+    found = advertised(allow_loopback=told)
+    return join_address(found.host, found.port or port)

@@ -1,0 +1,179 @@
+"""The one place that knows what an event means: the fold of events into what is registered now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator
+
+from microreg.events import Action, Change, Event, Reason, Snapshot
+from microreg.model import Service, merge
+
+__all__ = ["Catalog", "Subscriber"]
+
+Subscriber = Callable[[Change], None]
+"""Called synchronously with each effective change; must not raise and must not change the catalog."""
+
+
+class Catalog:
+    """Every node's record, by name and id.
+
+    ``apply`` costs O(1) whatever the size. ``services(name)`` is an immutable tuple, built once per change
+    of that name when it is first asked for. Not safe for several threads.
+    """
+
+    def __init__(self) -> None:
+        self._records: dict[str, dict[str, Service]] = {}
+        self._views: dict[str, tuple[Service, ...]] = {}
+        self._names: tuple[str, ...] | None = ()
+        self._subscribers: dict[str | None, dict[int, Subscriber]] = {}
+        self._interrupts: dict[int, Callable[[Exception], None]] = {}
+        self._tickets = 0
+
+    def apply(self, event: Event) -> None:
+        """Fold one event. A Snapshot replaces everything; a node missing in it is gone (``lost``)."""
+        if type(event) is Change:
+            if event.action is Action.DELETE:
+                self.remove(event.service.name, event.node.id, event.reason or Reason.REMOVED)
+            else:
+                self.put(event.service)
+        elif isinstance(event, Snapshot):
+            self.replace(event)
+
+    def put(self, record: Service) -> Change | None:
+        """Store the record of one node; the change this made, None where it was equal already."""
+        name, node_id = record.name, record.nodes[0].id
+        records = self._records.get(name)
+        if records is None:
+            records = self._records[name] = {}
+            self._names = None
+        old = records.get(node_id)
+        if old is record or old == record:
+            return None
+        records[node_id] = record
+        self._views.pop(name, None)
+        change = Change.put(record, old)
+        if self._subscribers:
+            self._tell(change)
+        return change
+
+    def remove(self, name: str, node_id: str, reason: Reason = Reason.REMOVED) -> Change | None:
+        """Forget a node; the change this made, None where it was not there."""
+        records = self._records.get(name)
+        record = records.pop(node_id, None) if records else None
+        if record is None or records is None:
+            return None
+        if not records:
+            del self._records[name]
+            self._names = None
+        self._views.pop(name, None)
+        change = Change.gone(record, reason)
+        if self._subscribers:
+            self._tell(change)
+        return change
+
+    def replace(self, snapshot: Snapshot, name: str | None = None, reason: Reason = Reason.LOST) -> None:
+        """Make the catalog (or only ``name`` in it) hold exactly the snapshot, telling each difference."""
+        present = {(record.name, record.nodes[0].id) for record in snapshot.records}
+        for record in tuple(self.records(name)):
+            if (record.name, record.nodes[0].id) not in present:
+                self.remove(record.name, record.nodes[0].id, reason)
+        for record in snapshot.records:
+            self.put(record)
+
+    def get(self, name: str, node_id: str) -> Service | None:
+        """The record of one node."""
+        records = self._records.get(name)
+        return records.get(node_id) if records else None
+
+    def records(self, name: str | None = None) -> Iterator[Service]:
+        """The record of every node, of one name or of all."""
+        if name is not None:
+            yield from self._records.get(name, {}).values()
+        else:
+            for records in self._records.values():
+                yield from records.values()
+
+    def services(self, name: str) -> tuple[Service, ...]:
+        """What ``get_service`` answers for this name; empty where it is unknown."""
+        view = self._views.get(name)
+        if view is None:
+            records = self._records.get(name)
+            if not records:
+                return ()
+            view = self._views[name] = merge(records.values())
+        return view
+
+    def names(self) -> tuple[str, ...]:
+        """The sorted names with at least one node."""
+        if self._names is None:
+            self._names = tuple(sorted(self._records))
+        return self._names
+
+    def snapshot(self, name: str | None = None) -> Snapshot:
+        """Everything (of one name, or of all) as it is now."""
+        return Snapshot(self.records(name))
+
+    def __len__(self) -> int:
+        """The number of nodes."""
+        return sum(map(len, self._records.values()))
+
+    def subscribe(self, name: str | None, subscriber: Subscriber) -> Callable[[], None]:
+        """Call ``subscriber`` with every later change (of one name, or of all) until the returned function is called."""
+        self._tickets += 1
+        ticket = self._tickets
+        self._subscribers.setdefault(name, {})[ticket] = subscriber
+
+        def unsubscribe() -> None:
+            group = self._subscribers.get(name, {})
+            group.pop(ticket, None)
+            if not group:
+                self._subscribers.pop(name, None)
+
+        return unsubscribe
+
+    def _tell(self, change: Change) -> None:
+        for key in (change.service.name, None):
+            group = self._subscribers.get(key)
+            if group:
+                for subscriber in tuple(group.values()):
+                    subscriber(change)
+
+    async def changes(self, name: str | None = None) -> AsyncGenerator[Event, None]:
+        """A source for :class:`microreg.watch.Watch`: a Snapshot, then the latest change of each changed node.
+
+        What waits to be taken is at most one change per node.
+        """
+        dirty: dict[tuple[str, str], Change] = {}
+        wake = asyncio.Event()
+        broken: list[Exception] = []
+
+        def note(change: Change) -> None:
+            dirty[change.service.name, change.node.id] = change
+            wake.set()
+
+        def interrupt(error: Exception) -> None:
+            broken.append(error)
+            wake.set()
+
+        unsubscribe = self.subscribe(name, note)
+        ticket = self._tickets
+        self._interrupts[ticket] = interrupt
+        try:
+            yield self.snapshot(name)
+            while True:
+                await wake.wait()
+                wake.clear()
+                if broken:
+                    raise broken[0]
+                batch = tuple(dirty.values())
+                dirty.clear()
+                for change in batch:
+                    yield change
+        finally:
+            unsubscribe()
+            del self._interrupts[ticket]
+
+    def interrupt(self, error: Exception) -> None:
+        """Make every running ``changes()`` raise this error: whoever feeds the catalog has lost its store."""
+        for callback in tuple(self._interrupts.values()):
+            callback(error)

@@ -1,0 +1,99 @@
+"""The typer application: every command, those of plugins, and what happens to an error."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, cast
+
+import typer
+from typer.main import get_command
+
+from microreg.cli import get, list_, register, watch
+from microreg.cli.demo import command as demo
+from microreg.cli.errors import WarningLines, failed, prepare_streams
+from microreg.cli.loop import end_quietly
+
+__all__ = ["build", "run"]
+
+log = logging.getLogger("microreg.cli")
+
+_EPILOG = """Exit codes: 0 ok · 1 not found (get), or the demo did not go as it should · 2 wrong usage or config ·
+3 registry unavailable or too slow · 4 permission denied · 70 a bug · 130 interrupted, 143 terminated,
+141 nobody reads the output any more. register that left cleanly ends with 0, whatever asked it to stop.
+
+Environment: MICROREG_REGISTRY, the registry to use where --registry is not given (write passwords as
+${NAME} to take them from the environment); MICROREG_ADVERTISE, the host or host:port that register announces."""
+
+
+def build() -> typer.Typer:
+    """The application with the commands of microreg, without those of plugins."""
+    app = typer.Typer(
+        name="microreg",
+        help="Services find each other: see what is registered, follow it, announce a service.",
+        epilog=_EPILOG,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_root)
+    for name, function in (
+        ("list", list_.list_services),
+        ("get", get.get_service),
+        ("watch", watch.watch),
+        ("register", register.register),
+        ("demo", demo.demo),
+    ):
+        app.command(name)(function)
+    return app
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command in ``arguments`` and return its exit code. Prints errors, and never a traceback."""
+    as_json = "--json" in arguments
+    prepare_streams()
+    handler = WarningLines()
+    root = logging.getLogger("microreg")
+    root.addHandler(handler)
+    try:
+        app = build()
+        _add_plugins(app)
+        result = get_command(app).main(args=arguments, prog_name="microreg", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except BrokenPipeError:
+        return end_quietly()
+    except (Exception, KeyboardInterrupt) as error:
+        return failed(error, as_json=as_json)
+    finally:
+        root.removeHandler(handler)
+
+
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        import microreg
+
+        typer.echo(f"microreg {microreg.__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+def _add_plugins(app: typer.Typer) -> None:
+    """Let plugins add commands (hook ``microreg_cli``). One that breaks is one warning and changes nothing."""
+    from microreg.plugins import App, hooks
+
+    manager = hooks()
+    for plugin in [each.plugin for each in manager.hook.microreg_cli.get_hookimpls()]:
+        commands, groups = list(app.registered_commands), list(app.registered_groups)
+        others = [each for each in manager.get_plugins() if each is not plugin]
+        try:
+            manager.subset_hook_caller("microreg_cli", others)(app=cast(App, app))
+            get_command(app)
+        except Exception as error:
+            app.registered_commands, app.registered_groups = commands, groups
+            log.warning(
+                "skipped the commands of a broken plugin",
+                extra={"plugin": manager.get_name(plugin), "error": f"{type(error).__name__}: {error}"},
+            )

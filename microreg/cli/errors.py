@@ -1,0 +1,155 @@
+"""What goes to stderr, and which exit code an error is."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+import sys
+from typing import Protocol, runtime_checkable
+
+from microreg.cli.text import safe
+from microreg.errors import (
+    ConfigError,
+    InvalidService,
+    NoNodeAvailable,
+    PermissionDenied,
+    RegistryError,
+    ServiceNotFound,
+    Unsupported,
+)
+from microreg.url import is_secret
+
+__all__ = [
+    "BUG",
+    "FAILED",
+    "NOT_FOUND",
+    "OK",
+    "PERMISSION",
+    "UNAVAILABLE",
+    "USAGE",
+    "WarningLines",
+    "describe",
+    "failed",
+    "prepare_streams",
+    "redacted",
+    "report",
+]
+
+OK = 0
+NOT_FOUND = 1
+FAILED = 1
+USAGE = 2
+UNAVAILABLE = 3
+PERMISSION = 4
+BUG = 70
+"""EX_SOFTWARE of BSD's sysexits.h."""
+
+_USERINFO = re.compile(r"(://)[^/\s@]*@")
+_OPTION = re.compile(r"([?&#])([\w.-]+)=([^&\s'\"|]*)")
+_REFERENCE = re.compile(r"(?:\$\{[A-Za-z_][A-Za-z0-9_]*\})*|\*\*\*")
+_ADVICE = {
+    UNAVAILABLE: "is it running and reachable? see --registry and $MICROREG_REGISTRY, or give it more --timeout",
+    PERMISSION: "check user, password or token in --registry or $MICROREG_REGISTRY",
+}
+_CODES: tuple[tuple[type[RegistryError], int], ...] = (
+    (ServiceNotFound, NOT_FOUND),
+    (NoNodeAvailable, NOT_FOUND),
+    (ConfigError, USAGE),
+    (InvalidService, USAGE),
+    (Unsupported, USAGE),
+    (PermissionDenied, PERMISSION),
+    (RegistryError, UNAVAILABLE),
+)
+
+
+@runtime_checkable
+class _UsageError(Protocol):
+    """typer's and click's own errors, whichever of the two is installed in which version."""
+
+    exit_code: int
+
+    def format_message(self) -> str: ...
+
+
+def describe(error: BaseException) -> tuple[int, str, str]:
+    """Exit code, code for programs, and message of an error."""
+    if isinstance(error, RegistryError):
+        number = next(number for kind, number in _CODES if isinstance(error, kind))
+        return number, error.code, redacted(str(error))
+    if isinstance(error, _UsageError):
+        return USAGE, "usage", redacted(error.format_message())
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "interrupted", "interrupted"
+    return BUG, "bug", redacted(f"{type(error).__name__}: {error}")
+
+
+def failed(error: BaseException, *, as_json: bool) -> int:
+    """Report an error that ended a command and return its exit code."""
+    number, _, _ = describe(error)
+    if number == BUG and os.environ.get("MICROREG_TRACEBACK"):
+        raise error
+    report(error, as_json=as_json)
+    return number
+
+
+def report(error: BaseException, *, as_json: bool) -> None:
+    """Print an error to stderr: one or two lines, or with ``as_json`` one object with ``code``."""
+    number, code, message = describe(error)
+    advice = _ADVICE.get(number, "")
+    context = getattr(error, "ctx", None)
+    if isinstance(error, _UsageError):
+        advice = f"see {getattr(context, 'command_path', None) or 'microreg'} --help"
+    if number == BUG:
+        advice = "this is a bug in microreg or a plugin; MICROREG_TRACEBACK=1 shows where"
+    if as_json:
+        text = json.dumps({"code": code, "message": message, "exit": number}, ensure_ascii=False)
+    else:
+        first = "microreg: a bug: " if number == BUG else "microreg: "
+        text = safe(first + message) + (f"\n  {advice}" if advice else "")
+    write_error(text)
+
+
+def write_error(text: str) -> None:
+    """Print to stderr; a stderr that nobody reads is no reason to fail."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        return
+
+
+def redacted(text: str) -> str:
+    """Text without what may be a password: the userinfo of URLs and secret options, ``${NAME}`` aside."""
+
+    def hide(match: re.Match[str]) -> str:
+        mark, key, value = match.groups()
+        shown = value if not is_secret(key) or _REFERENCE.fullmatch(value) else "***"
+        return f"{mark}{key}={shown}"
+
+    return _OPTION.sub(hide, _USERINFO.sub(r"\1…@", text))
+
+
+def prepare_streams() -> None:
+    """A character that the terminal's encoding lacks is printed as an escape; it is no error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+class WarningLines(logging.Handler):
+    """Shows warnings of microreg as one line on stderr, each once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._shown: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the record with the fields that microreg's loggers add."""
+        fields = {key: getattr(record, key, "") for key in ("plugin", "service", "key", "error")}
+        details = ", ".join(f"{key}: {value}" for key, value in fields.items() if value)
+        text = safe(redacted(f"microreg: warning: {record.getMessage()}{f' ({details})' if details else ''}"))
+        if text not in self._shown and len(self._shown) < 100:
+            self._shown.add(text)
+            write_error(text)

@@ -1,0 +1,178 @@
+"""The one JSON form of a Service: exactly go-micro's object, plus a node's ``status`` when it is not passing.
+
+Decoding is lenient: any key order, unknown keys ignored, null for empty, sizes and depth bounded.
+Equal endpoint lists and service metadata are decoded once and shared between nodes.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import msgspec
+
+from microreg.errors import InvalidService
+from microreg.model import EMPTY, Endpoint, FrozenDict, Node, Service, Status, Value
+
+__all__ = ["MAX_DECODED", "MAX_DEPTH", "MAX_RECORD", "decode", "encode", "lenient_text"]
+
+MAX_RECORD = 64 * 1024
+"""Bytes that an encoded record of ours may have."""
+MAX_DECODED = 1024 * 1024
+"""Bytes of a record beyond which nobody tries to decode it."""
+MAX_DEPTH = 16
+"""Levels of nested request and response values."""
+_SHARED = 16 * 1024
+
+_Raw = msgspec.Raw
+_NULL = msgspec.Raw(b"null")
+
+
+class _Value(msgspec.Struct):
+    name: str | None = None
+    type: str | None = None
+    values: list[_Value | None] | None = None
+
+
+class _Endpoint(msgspec.Struct):
+    name: str | None = None
+    request: _Value | None = None
+    response: _Value | None = None
+    metadata: dict[str, str] | None = None
+
+
+class _Node(msgspec.Struct):
+    id: str | None = None
+    address: str | None = None
+    metadata: dict[str, str] | None = None
+    status: str | None = None
+
+
+class _Service(msgspec.Struct):
+    name: str
+    version: str | None = None
+    metadata: _Raw = _NULL
+    endpoints: _Raw = _NULL
+    nodes: list[_Node | None] | None = None
+
+
+_decode_service = msgspec.json.Decoder(_Service).decode
+_decode_endpoints = msgspec.json.Decoder(list[_Endpoint | None] | None).decode
+_decode_metadata = msgspec.json.Decoder(dict[str, str] | None).decode
+_STATUS = {str(status): status for status in Status}
+
+
+def encode(service: Service) -> bytes:
+    """The service as go-micro's JSON: no spaces, metadata sorted, ``<>&`` escaped as Go does."""
+    document = {
+        "name": service.name,
+        "version": service.version,
+        "metadata": dict(sorted(service.metadata.items())),
+        "endpoints": [
+            {
+                "name": endpoint.name,
+                "request": _value_document(endpoint.request, MAX_DEPTH),
+                "response": _value_document(endpoint.response, MAX_DEPTH),
+                "metadata": dict(sorted(endpoint.metadata.items())),
+            }
+            for endpoint in service.endpoints
+        ],
+        "nodes": [_node_document(node) for node in service.nodes],
+    }
+    try:
+        text = msgspec.json.encode(document)
+    except UnicodeEncodeError as error:
+        raise InvalidService(
+            f"service {service.name!r} contains a lone surrogate ({error.object[error.start]!r}), "
+            "which has no UTF-8 form; expected valid Unicode text"
+        ) from None
+    return text.replace(b"&", rb"\u0026").replace(b"<", rb"\u003c").replace(b">", rb"\u003e")
+
+
+def decode(data: bytes | bytearray | memoryview | str) -> Service:
+    """The service in this JSON. Raises :class:`InvalidService`, saying why, where there is none."""
+    if len(data) > MAX_DECODED:
+        raise InvalidService(f"record of {len(data)} bytes; at most {MAX_DECODED} are read")
+    try:
+        wire = _decode_service(data)
+        return Service(
+            lenient_text(wire.name, "service name"),
+            wire.version or "",
+            _metadata(bytes(wire.metadata)),
+            _endpoints(bytes(wire.endpoints)),
+            [_node(node) for node in wire.nodes or () if node is not None],
+        )
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidService(f"not a service in JSON: {error}") from None
+
+
+def lenient_text(text: str, what: str) -> str:
+    """A name or id that somebody else wrote: any non-empty printable text of up to 255 bytes of UTF-8."""
+    if not text or not text.isprintable() or len(text.encode()) > 255:
+        raise InvalidService(f"{what} {text[:80]!r}: expected 1 to 255 bytes of printable text")
+    return text
+
+
+def _node_document(node: Node) -> dict[str, object]:
+    document: dict[str, object] = {
+        "id": node.id,
+        "address": node.address,
+        "metadata": dict(sorted(node.metadata.items())),
+    }
+    if node.status is not Status.PASSING:
+        document["status"] = str(node.status)
+    return document
+
+
+def _value_document(value: Value | None, depth: int) -> dict[str, object] | None:
+    if value is None:
+        return None
+    if depth == 0:
+        raise InvalidService(f"endpoint value {value.name!r} is nested deeper than {MAX_DEPTH} levels")
+    values = [_value_document(inner, depth - 1) for inner in value.values]
+    return {"name": value.name, "type": value.type, "values": values or None}
+
+
+def _node(wire: _Node) -> Node:
+    address = wire.address or ""
+    return Node(
+        address,
+        id=lenient_text(wire.id or address, "node id"),
+        metadata=wire.metadata or EMPTY,
+        status=_STATUS.get(wire.status or "", Status.PASSING),
+    )
+
+
+def _metadata(raw: bytes) -> FrozenDict:
+    return _shared_metadata(raw) if len(raw) <= _SHARED else _shared_metadata.__wrapped__(raw)
+
+
+def _endpoints(raw: bytes) -> tuple[Endpoint, ...]:
+    return _shared_endpoints(raw) if len(raw) <= _SHARED else _shared_endpoints.__wrapped__(raw)
+
+
+@lru_cache(maxsize=1024)
+def _shared_metadata(raw: bytes) -> FrozenDict:
+    return FrozenDict(_decode_metadata(raw) or EMPTY)
+
+
+@lru_cache(maxsize=1024)
+def _shared_endpoints(raw: bytes) -> tuple[Endpoint, ...]:
+    return tuple(
+        Endpoint(
+            wire.name or "",
+            _value(wire.request, MAX_DEPTH),
+            _value(wire.response, MAX_DEPTH),
+            wire.metadata or EMPTY,
+        )
+        for wire in _decode_endpoints(raw) or ()
+        if wire is not None
+    )
+
+
+def _value(wire: _Value | None, depth: int) -> Value | None:
+    if wire is None:
+        return None
+    if depth == 0:
+        raise InvalidService(f"endpoint value {wire.name!r} is nested deeper than {MAX_DEPTH} levels")
+    inner = [_value(value, depth - 1) for value in wire.values or ()]
+    return Value(wire.name or "", wire.type or "", tuple(value for value in inner if value is not None))

@@ -1,0 +1,1 @@
+"""Registries around registries: each adds one thing to whatever is inside."""

@@ -1,0 +1,128 @@
+"""``cache+``: lookups without I/O. One watch per name that was asked for keeps a catalog up to date.
+
+While the store is away the cache serves what it last knew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from microreg.catalog import Catalog, Subscriber
+from microreg.errors import RegistryClosed, RegistryError, ServiceNotFound
+from microreg.events import Change, Snapshot
+from microreg.model import Service
+from microreg.options import Options
+from microreg.registry import Layer, Registry
+from microreg.url import RegistryURL
+from microreg.watch import Watch
+
+__all__ = ["CacheLayer"]
+
+
+class CacheLayer(Layer):
+    """Answers ``get_service`` from a catalog that watches keep true. A hot name costs no I/O and never suspends."""
+
+    def __init__(self, inner: Registry, url: RegistryURL, options: Options) -> None:
+        super().__init__(inner, url, options)
+        self._catalog = Catalog()
+        self._followed: dict[str, _Followed] = {}
+        self._closed = False
+
+    async def close(self) -> None:
+        """Stop watching, then close what is inside."""
+        await self.stop()
+        await self.inner.close()
+
+    async def stop(self) -> None:
+        """Stop watching and leave what is inside open: for a cache around a registry that others own."""
+        self._closed = True
+        followed = list(self._followed.values())
+        self._followed.clear()
+        for each in followed:
+            each.task.cancel()
+            if each.flight is not None:
+                each.flight.cancel()
+        tasks = [each.task for each in followed] + [each.flight for each in followed if each.flight is not None]
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def get_service(self, name: str) -> tuple[Service, ...]:
+        """What the catalog holds; a name that is not known yet is asked for once, however many callers wait."""
+        services = self._catalog.services(name)
+        if services and not self._closed:
+            return services
+        followed = self.follow(name)
+        if followed.live and "authoritative" in self.capabilities:
+            raise ServiceNotFound(name)
+        return await followed.ask()
+
+    def follow(self, name: str) -> _Followed:
+        """Start to watch a name, or go on watching it."""
+        if self._closed:
+            raise RegistryClosed(f"{self.url} was closed; connect() again for another")
+        followed = self._followed.get(name)
+        if followed is None:
+            followed = self._followed[name] = _Followed(name, self.inner, self._catalog, self._forget)
+        return followed
+
+    def services(self, name: str) -> tuple[Service, ...]:
+        """What is known of a name now, without asking; empty where nothing is."""
+        return self._catalog.services(name)
+
+    def subscribe(self, name: str, subscriber: Subscriber) -> Callable[[], None]:
+        """Call ``subscriber`` with each change of a followed name, until the returned function is called."""
+        return self._catalog.subscribe(name, subscriber)
+
+    def _forget(self, followed: _Followed) -> None:
+        if self._followed.get(followed.name) is followed:
+            del self._followed[followed.name]
+
+
+class _Followed:
+    """One watched name: its task, and the one lookup that cold callers share."""
+
+    def __init__(self, name: str, inner: Registry, catalog: Catalog, forget: Callable[[_Followed], None]) -> None:
+        self.name = name
+        self._inner = inner
+        self._catalog = catalog
+        self._forget = forget
+        self._watch: Watch = inner.watch(name)
+        self.flight: asyncio.Task[tuple[Service, ...]] | None = None
+        self.error: RegistryError | None = None
+        self.task = asyncio.create_task(self._run(), name=f"microreg cache {name}")
+
+    @property
+    def live(self) -> bool:
+        """Whether the watch has read the store and still hears it."""
+        return self._watch.state == "live"
+
+    @property
+    def reason(self) -> str:
+        """Why the watch is not live, for an error."""
+        return str(self.error or self._watch.error or "no error so far")
+
+    async def ask(self) -> tuple[Service, ...]:
+        """Look the name up in the store; callers at the same time share one lookup, and its error."""
+        if self.flight is None:
+            self.flight = asyncio.create_task(self._inner.get_service(self.name), name=f"microreg lookup {self.name}")
+            self.flight.add_done_callback(self._landed)
+        return await asyncio.shield(self.flight)
+
+    def _landed(self, flight: asyncio.Task[tuple[Service, ...]]) -> None:
+        self.flight = None
+        if not flight.cancelled():
+            flight.exception()
+
+    async def _run(self) -> None:
+        try:
+            async with self._watch as events:
+                async for event in events:
+                    match event:
+                        case Snapshot():
+                            self._catalog.replace(event, self.name)
+                        case Change():
+                            self._catalog.apply(event)
+        except RegistryError as error:
+            self.error = error
+            self._forget(self)

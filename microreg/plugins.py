@@ -1,0 +1,122 @@
+"""Finds backends, layers and strategies by entry point, by name, and imports only what is asked for."""
+
+from __future__ import annotations
+
+import logging
+import re
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, metadata
+from typing import Protocol, TypeVar, cast
+
+import pluggy
+
+from microreg import hookspecs
+from microreg.errors import ConfigError
+from microreg.registry import Layer, Registry
+
+__all__ = ["App", "backend", "hooks", "installed", "layer", "load", "names"]
+
+log = logging.getLogger("microreg.plugins")
+
+C = TypeVar("C", bound=Registry)
+
+
+class App(Protocol):
+    """The command line's application, as far as a plugin may rely on it: typer's ``Typer``."""
+
+    def add_typer(self, app: object, *, name: str) -> None:
+        """Add a group of commands."""
+
+
+def installed(group: str) -> dict[str, EntryPoint]:
+    """The entry points of a group (``microreg.backends`` …) by name; nothing is imported.
+
+    Raises ConfigError when two distributions give one name to different targets.
+    """
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=group):
+        other = found.setdefault(entry.name, entry)
+        if other.value != entry.value:
+            raise ConfigError(
+                f"two plugins provide {entry.name!r} in {group}: {_origin(other)} ({other.value}) and "
+                f"{_origin(entry)} ({entry.value}); uninstall one of them"
+            )
+    return found
+
+
+def names(group: str) -> tuple[str, ...]:
+    """The sorted names in a group."""
+    return tuple(sorted({entry.name for entry in entry_points(group=group)}))
+
+
+def load(group: str, name: str) -> object:
+    """The object behind one name of a group. Raises ConfigError that says what is installed, or what broke."""
+    candidates = {entry.value: entry for entry in entry_points(group=group, name=name)}
+    if len(candidates) > 1:
+        installed(group)
+    if not candidates:
+        raise ConfigError(_missing(group, name))
+    entry = next(iter(candidates.values()))
+    try:
+        return cast(object, entry.load())
+    except Exception as error:
+        raise ConfigError(
+            f"the plugin for {name!r} ({_origin(entry)}, {entry.value}) is broken: {type(error).__name__}: {error}"
+        ) from error
+
+
+def backend(scheme: str) -> type[Registry]:
+    """The backend class for a scheme."""
+    return _subclass("microreg.backends", scheme, Registry)  # type: ignore[type-abstract]
+
+
+def layer(name: str) -> type[Layer]:
+    """The layer class of this name."""
+    return _subclass("microreg.layers", name, Layer)
+
+
+@cache
+def hooks() -> pluggy.PluginManager:
+    """A plugin manager with every installed hook plugin; a broken one is one warning, never an error."""
+    manager = pluggy.PluginManager("microreg")
+    manager.add_hookspecs(hookspecs)
+    for entry in entry_points(group="microreg"):
+        try:
+            manager.register(entry.load(), name=entry.name)
+            manager.check_pending()
+        except Exception as error:
+            manager.unregister(name=entry.name) if manager.has_plugin(entry.name) else None
+            log.warning("skipped a broken plugin", extra={"plugin": entry.name, "error": str(error)})
+    return manager
+
+
+def _subclass(group: str, name: str, base: type[C]) -> type[C]:
+    found = load(group, name)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ConfigError(f"the plugin for {name!r} in {group} is {found!r}; expected a subclass of {base.__name__}")
+    return found
+
+
+def _origin(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else "an unknown distribution"
+
+
+def _missing(group: str, name: str) -> str:
+    kind = group.rpartition(".")[2].rstrip("s").replace("strategie", "strategy")
+    known = names(group)
+    close = get_close_matches(name, known, 1)
+    advice = f"; did you mean {close[0]!r}?" if close else ""
+    extra = _extra(name)
+    if extra and not close:
+        advice = f"; install it with: pip install 'microreg[{extra}]'"
+    return f"no {kind} {name!r} is installed (installed: {', '.join(known) or 'none'}){advice}"
+
+
+def _extra(scheme: str) -> str | None:
+    try:
+        extras = metadata("microreg").get_all("Provides-Extra") or []
+    except PackageNotFoundError:
+        return None
+    stem = re.split(r"[-+]", scheme)[0]
+    return next((extra for extra in extras if stem in (extra, f"{extra}s")), None)

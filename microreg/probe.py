@@ -1,0 +1,91 @@
+"""Health probes: an ``http://`` or ``tcp://`` URL, asked over plain asyncio streams."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+
+from microreg.errors import ConfigError, InvalidService
+from microreg.net import split_address
+
+__all__ = ["Check", "Probe", "probe"]
+
+Check = str | Callable[[], bool | None | Awaitable[bool | None]]
+"""A probe URL, or a function (plain or async): False or an exception is a failure, True or None is health."""
+
+Probe = Callable[[], Awaitable[bool]]
+"""Whether the thing is healthy now. Does not raise; may hang, so bound it in time."""
+
+_EXPECTED = "expected http://host:port/path, tcp://host:port, or a function"
+
+
+def probe(check: Check) -> Probe:
+    """A check of any form as an async function. Raises ConfigError for a URL that cannot be probed."""
+    if callable(check):
+        return _from_function(check)
+    if not isinstance(check, str):
+        raise ConfigError(f"check {check!r}: {_EXPECTED}")
+    scheme, separator, rest = check.partition("://")
+    address, slash, path = rest.partition("/")
+    if scheme not in ("http", "tcp") or not separator:
+        raise ConfigError(f"check {check!r}: {_EXPECTED}")
+    if scheme == "http" and address.rpartition("]")[2].count(":") == 0:
+        address += ":80"
+    try:
+        host, port = split_address(address)
+    except InvalidService as error:
+        raise ConfigError(f"check {check!r}: {error}; {_EXPECTED}") from None
+    if scheme == "tcp":
+        return lambda: _tcp(host, port)
+    if not path.isascii() or not path.isprintable() or " " in path:
+        raise ConfigError(f"check {check!r}: the path must be percent-encoded ASCII")
+    return lambda: _http(host, port, slash + path or "/")
+
+
+def _from_function(check: Callable[[], bool | None | Awaitable[bool | None]]) -> Probe:
+    async def run() -> bool:
+        try:
+            result = check()
+            if inspect.isawaitable(result):
+                result = await result
+        except Exception:
+            return False
+        return result is not False
+
+    return run
+
+
+async def _tcp(host: str, port: int) -> bool:
+    try:
+        _reader, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    await _close(writer)
+    return True
+
+
+async def _http(host: str, port: int, target: str) -> bool:
+    try:
+        reader, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    try:
+        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        head = f"GET {target} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: microreg\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode("ascii", "replace"))
+        line = await reader.readline()
+    except (OSError, ValueError):
+        return False
+    finally:
+        await _close(writer)
+    parts = line.split()
+    return len(parts) > 1 and parts[0].startswith(b"HTTP/") and parts[1][:1] in (b"2", b"3")
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    try:
+        await writer.wait_closed()
+    except OSError:
+        return

@@ -1,0 +1,47 @@
+"""Fixtures for every test; plain functions that tests import are in support.py."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+import support
+
+# The machine that runs the tests may be busy: a slow example is no finding, only a wrong one is.
+settings.register_profile("microreg", deadline=None)
+settings.load_profile("microreg")
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No MICROREG_* variable of the developer's shell reaches a test."""
+    for key in [key for key in os.environ if key.startswith("MICROREG_")]:
+        monkeypatch.delenv(key)
+
+
+@pytest.fixture(autouse=True)
+def _no_leaked_threads() -> Iterator[None]:
+    """A thread that a test started has ended when the test has (two seconds' grace)."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + 2.0
+    for thread in set(threading.enumerate()) - before:
+        thread.join(max(0.0, deadline - time.monotonic()))
+        assert not thread.is_alive(), f"leaked thread: {thread.name}"
+
+
+@pytest.fixture(name="run")
+def _run() -> object:
+    """`support.run`, for tests that prefer a fixture to an import."""
+    return support.run
+
+
+@pytest.fixture(name="wait_until")
+def _wait_until() -> object:
+    """`support.wait_until`, for tests that prefer a fixture to an import."""
+    return support.wait_until

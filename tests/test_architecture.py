@@ -1,0 +1,195 @@
+"""Who may import whom, and how long things may be; kept by reading the source.
+
+Imports inside functions and under ``if TYPE_CHECKING`` count like all others.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import ROOT, python
+
+# A module imports only what stands on a line above its own. Files of one package see each other, except that
+# no backend imports another.
+FLOORS = """
+errors
+model net
+url
+events
+catalog codec
+rules watch
+registry
+toolkit
+backends layers
+hookspecs
+plugins
+connect
+announce selector
+sync testing
+microreg
+integrations server cli __main__
+"""
+HEIGHT = {unit: height for height, line in enumerate(FLOORS.split("\n")) for unit in line.split()}
+PART_OF = {  # files of their own for their length only; what they hold is offered by that module
+    "address": "net",
+    "announcement": "announce",
+    "options": "url",
+    "probe": "announce",
+}
+
+# What only these may import. The front door needs importlib.metadata for __version__, inside a function.
+ONLY = {
+    "pluggy": {"plugins", "hookspecs"},
+    "importlib.metadata": {"plugins", "hookspecs", "microreg"},
+    "threading": {"sync", "toolkit"},
+    "concurrent": {"sync", "toolkit"},
+    "multiprocessing": set[str](),
+    "zeroconf": {"backends.mdns"},
+    "typer": {"cli"},
+    "click": {"cli"},
+    "rich": {"cli"},
+    "starlette": {"server", "integrations.asgi"},
+}
+THREAD_CALLS = {"to_thread", "run_in_executor", "run_coroutine_threadsafe"}
+MAX_MODULE, MAX_FUNCTION = 320, 50
+
+FILES = sorted((ROOT / "microreg").rglob("*.py"))
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+
+
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def module(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def unit(name: str) -> str:
+    """``microreg.selector.filters`` is of the unit ``selector``; the front door is ``microreg``."""
+    first = name.split(".")[1] if "." in name else name
+    return PART_OF.get(first, first)
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Every module that a file imports, absolute: submodules as such, a name as the module it comes from."""
+    package = module(path) if path.name == "__init__.py" else module(path).rpartition(".")[0]
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*above, *filter(None, [node.module])])
+            for alias in node.names:
+                full = f"{source}.{alias.name}"
+                yield node.lineno, full if is_module(full) else source
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or path.is_dir() or name in ("importlib.metadata",)
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+@each_file
+def test_imports_go_down(path: Path) -> None:
+    here = unit(module(path))
+    assert here in HEIGHT, f"{here} stands on no floor yet: give it one in FLOORS"
+    wrong = []
+    for line, name in imports(path):
+        there = unit(name)
+        if not within(name, "microreg") or there == here or here == "microreg":
+            continue
+        assert there in HEIGHT, f"{path}:{line} imports {name}, which stands on no floor"
+        if HEIGHT[there] >= HEIGHT[here]:
+            wrong.append(f"line {line}: {here} imports {name}")
+    assert wrong == []
+
+
+@each_file
+def test_only_the_module_in_charge_imports_it(path: Path) -> None:
+    here = module(path).removeprefix("microreg.")
+    wrong = [
+        f"line {line}: {name} (only {', '.join(sorted(allowed)) or 'nobody'})"
+        for line, name in imports(path)
+        for package, allowed in ONLY.items()
+        if within(name, package) and not any(within(here, owner) for owner in allowed)
+    ]
+    if here.partition(".")[0] not in ("sync", "toolkit"):
+        wrong += [
+            f"line {node.lineno}: {node.attr} (only sync and toolkit know threads)"
+            for node in ast.walk(tree(path))
+            if isinstance(node, ast.Attribute) and node.attr in THREAD_CALLS
+        ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", ["backends", "layers"])
+def test_no_backend_and_no_layer_imports_another(package: str) -> None:
+    prefix = f"microreg.{package}."
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in FILES
+        if module(path).startswith(prefix)
+        for line, name in imports(path)
+        if name.startswith(prefix) and name.split(".")[2] != module(path).split(".")[2]
+    ]
+    assert wrong == []
+
+
+@each_file
+def test_modules_and_functions_stay_short(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_MODULE, f"{lines} lines: split it at a border that has a name"
+    long = [
+        f"{node.name}: {length(node)} lines"
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and length(node) > MAX_FUNCTION
+    ]
+    assert long == []
+
+
+def length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function without its docstring: nobody is to save words there."""
+    first = node.body[0]
+    documented = ast.get_docstring(node) is not None
+    start = (first.end_lineno or 0) if documented else node.lineno - 1
+    return (node.end_lineno or 0) - start
+
+
+def test_the_checks_see_what_they_are_there_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "microreg" / "backends").mkdir(parents=True)
+    (tmp_path / "microreg" / "connect.py").touch()
+    path = tmp_path / "microreg" / "backends" / "x.py"
+    path.write_text("def f():\n from ..connect import connect\n from .. import connect\n import zeroconf.x\n")
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    assert [name for _, name in imports(path)] == ["microreg.connect", "microreg.connect", "zeroconf.x"]
+    with pytest.raises(AssertionError, match=r"backends imports microreg\.connect"):
+        test_imports_go_down(path)
+    with pytest.raises(AssertionError, match=r"zeroconf\.x \(only backends\.mdns\)"):
+        test_only_the_module_in_charge_imports_it(path)
+
+
+def test_importing_microreg_is_light() -> None:
+    code = "import sys, microreg; print(*sys.modules)"
+    loaded = set(python(code).split())
+    heavy = {"asyncio", "ifaddr", "importlib.metadata", "msgspec", "pluggy", "rich", "typer", "zeroconf"}
+    assert heavy & loaded == set()
+    assert {name for name in loaded if name.startswith("microreg.")} == set()
+
+
+def test_importing_connect_loads_no_client_library() -> None:
+    loaded = set(python("import sys; from microreg import connect; print(*sys.modules)").split())
+    assert "microreg.connect" in loaded
+    assert {"pluggy", "rich", "typer", "zeroconf"} & loaded == set()
