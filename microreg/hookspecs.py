@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import pluggy
 
 from microreg.registry import Registry
 from microreg.url import RegistryURL
 
-if TYPE_CHECKING:
-    from microreg.plugins import App
-
-__all__ = ["hookimpl", "microreg_announced", "microreg_cli", "microreg_wrap"]
+__all__ = ["App", "hookimpl", "microreg_announced", "microreg_cli", "microreg_wrap"]
 
 hookspec = pluggy.HookspecMarker("microreg")
 hookimpl = pluggy.HookimplMarker("microreg")
 """Marks a function of a plugin as the implementation of the hook of its name."""
+
+
+class App(Protocol):
+    """The command line's application, as far as a plugin may rely on it: typer's ``Typer``."""
+
+    def add_typer(self, app: object, *, name: str) -> None:
+        """Add a group of commands."""
 
 
 @hookspec

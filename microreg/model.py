@@ -25,7 +25,7 @@ class FrozenDict(dict[str, str]):
     __slots__ = ("_hash",)
 
     def _readonly(self, *_: object, **__: object) -> NoReturn:
-        raise TypeError("metadata is immutable: build a new mapping, for example {**metadata, 'key': 'value'}")
+        raise TypeError("this mapping is immutable: build a new one, for example {**metadata, 'key': 'value'}")
 
     __setitem__ = __delitem__ = __ior__ = _readonly
     clear = pop = popitem = setdefault = update = _readonly

@@ -11,6 +11,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from microreg.address import address_problem, join_address, quoted, split_address
@@ -87,7 +88,9 @@ def interfaces() -> tuple[Interface, ...]:
     import ifaddr
 
     return tuple(
-        Interface(adapter.nice_name, adapter.index or 0, tuple(_text(ip.ip, adapter.name) for ip in adapter.ips))
+        Interface(
+            adapter.nice_name, adapter.index or 0, tuple(_text(ip.ip, adapter.name) for ip in adapter.ips)
+        )
         for adapter in ifaddr.get_adapters()
         if adapter.ips
     )
@@ -139,7 +142,9 @@ def advertised_host(
     source: Callable[[str], str | None] = source_address,
 ) -> str:
     """The host of :func:`advertised`, for those who know their port."""
-    return advertised(towards=towards, allow_loopback=allow_loopback, env=env, available=available, source=source).host
+    return advertised(
+        towards=towards, allow_loopback=allow_loopback, env=env, available=available, source=source
+    ).host
 
 
 def advertised(
@@ -243,6 +248,7 @@ def _refusal(host: str, *, allow_loopback: bool, allow_link_local: bool = False)
     return ""
 
 
+@lru_cache(maxsize=1024)
 def _ip(host: str) -> _IPAddress | None:
     try:
         ip = ipaddress.ip_address(host)

@@ -7,7 +7,7 @@ import re
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, metadata
-from typing import Protocol, TypeVar, cast
+from typing import TypeVar, cast
 
 import pluggy
 
@@ -15,18 +15,11 @@ from microreg import hookspecs
 from microreg.errors import ConfigError
 from microreg.registry import Layer, Registry
 
-__all__ = ["App", "backend", "hooks", "installed", "layer", "load", "names"]
+__all__ = ["backend", "hooks", "installed", "layer", "load", "names"]
 
 log = logging.getLogger("microreg.plugins")
 
 C = TypeVar("C", bound=Registry)
-
-
-class App(Protocol):
-    """The command line's application, as far as a plugin may rely on it: typer's ``Typer``."""
-
-    def add_typer(self, app: object, *, name: str) -> None:
-        """Add a group of commands."""
 
 
 def installed(group: str) -> dict[str, EntryPoint]:

@@ -53,10 +53,10 @@ class Registry(ABC):
         self.url = url
         self.options = options
 
-    async def open(self) -> None:
+    async def open(self) -> None:  # noqa: B027 (optional to override)
         """Get ready in the running loop. Needs no server: the first call says ``RegistryUnavailable``."""
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027 (optional to override)
         """Free everything. What is registered stays until its ttl ends, unless the store lives in here."""
 
     @abstractmethod

@@ -33,7 +33,6 @@ from microreg.options import (
     parse_duration,
     parse_options,
     parse_size,
-    shortened,
 )
 
 __all__ = [
@@ -122,9 +121,9 @@ class RegistryURL:
         options = "&".join(f"{key}={_show(value, secret=is_secret(key))}" for key, value in pairs)
         if self.parts:
             return head + "|".join(map(str, self.parts)) + (f"#{options}" if options else "")
-        user = _show(self.user)
+        user = _show(self.user, safe="${}")
         if self.password:
-            user += ":" + _show(self.password, secret=True)
+            user += ":" + _show(self.password, secret=True, safe="${}")
         path = "/" + quote(self.path, safe="/:,=+~!*();'${}") if self.path else ""
         return f"{head}//{user}{'@' if user else ''}{self.location}{path}{'?' if options else ''}{options}"
 
@@ -158,13 +157,13 @@ def _parse(text: str, env: Mapping[str, str]) -> RegistryURL:
     head, colon, rest = text.partition(":")
     *layers, scheme = head.lower().split("+")
     if not colon or not all(map(_WORD.fullmatch, [*layers, scheme])):
-        raise ConfigError(f"expected a registry URL, scheme://…, {_EXAMPLES}; got {_redacted(text)}")
+        raise ConfigError(f"expected a registry URL, scheme://…, {_EXAMPLES}")
     if len(set(layers)) != len(layers):
         raise ConfigError(f"a layer is named twice in {'+'.join(layers)}+{scheme}:")
     if scheme in COMPOSITES:
         return _parse_composite(tuple(layers), scheme, rest, env)
     if not rest.startswith("//"):
-        raise ConfigError(f"expected // after the scheme, {_EXAMPLES}; got {_redacted(text)}")
+        raise ConfigError(f"expected // after the scheme, {_EXAMPLES}")
     return _parse_simple(tuple(layers), scheme, rest[2:], env)
 
 
@@ -172,7 +171,9 @@ def _parse_composite(layers: tuple[str, ...], scheme: str, rest: str, env: Mappi
     body, _, outer = rest.partition("#")
     texts = body.split("|")
     if len(texts) < 2 or not all(texts):
-        raise ConfigError(f"{scheme}: expects two or more URLs separated by |, as in {scheme}:etcd://a|consul://b")
+        raise ConfigError(
+            f"{scheme}: expects two or more URLs separated by |, as in {scheme}:etcd://a|consul://b"
+        )
     parts: list[RegistryURL] = []
     for number, text in enumerate(texts, 1):
         try:
@@ -247,7 +248,9 @@ def _expand(text: str, what: str, env: Mapping[str, str]) -> str:
         if match[1] not in env:
             raise ConfigError(f"{what} needs the environment variable {match[1]}, which is not set")
         if _CONTROL.search(env[match[1]]):
-            raise ConfigError(f"{what}: the environment variable {match[1]} contains a control character or line end")
+            raise ConfigError(
+                f"{what}: the environment variable {match[1]} contains a control character or line end"
+            )
         return env[match[1]]
 
     if "${" not in text:
@@ -260,18 +263,12 @@ def _expand(text: str, what: str, env: Mapping[str, str]) -> str:
 # Showing text
 
 
-def _show(value: str, *, secret: bool = False) -> str:
+def _show(value: str, *, secret: bool = False, safe: str = "/,:=${}[]+;!~'()*") -> str:
     """A user, password or option value as the canonical string has it."""
     template = value.template if isinstance(value, Expanded) else value.replace("${", "$${")
     if secret and value and not (isinstance(value, Expanded) and _ONLY_VARIABLES.fullmatch(template)):
         return "***"
-    return quote(template, safe="/,=${}[]+;!~'()*" if not secret else "${}")
-
-
-def _redacted(text: str) -> str:
-    """The part of a malformed URL that can hold no password and no option."""
-    _, at, rest = text.rpartition("@")
-    return shortened(("…@" if at else "") + re.split(r"[?#|&]", rest)[0])
+    return quote(template, safe=safe)
 
 
 def _bracketed(host: str) -> str:

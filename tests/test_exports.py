@@ -83,9 +83,10 @@ def test_the_module_says_what_it_is(name: str) -> None:
 
 @each_module
 def test_all_is_sorted_and_importable(name: str) -> None:
+    """Constants, then classes, then functions: ruff's RUF022, so that `ruff check --fix` sorts them."""
     module = load(name)
     exported = list(getattr(module, "__all__", ()))
-    assert exported == sorted(set(exported))
+    assert exported == sorted(set(exported), key=lambda name: (not name.isupper(), name[0].islower(), name))
     assert [each for each in exported if not hasattr(module, each)] == []
 
 
@@ -107,7 +108,7 @@ def test_every_public_name_has_a_docstring(name: str) -> None:
 def test_the_front_door_resolves_each_name_when_it_is_first_used() -> None:
     code = """
 import sys, microreg
-assert not any(name.startswith("microreg.") for name in sys.modules)
+assert "microreg.registry" not in sys.modules
 for name in microreg.__all__:
     assert getattr(microreg, name) is getattr(microreg, name), name
     assert name in dir(microreg), name
@@ -126,8 +127,7 @@ def test_names_at_the_front_door_win_over_modules_of_the_same_name() -> None:
     # The import system binds microreg.connect to the module whenever that is imported.
     code = """
 import microreg
-from microreg.connect import DEFAULT_URL
-from microreg.announce import Announcement
+import microreg.connect, microreg.announce
 print(microreg.connect.__name__, microreg.announce.__name__)
 """
     assert python(code).split() == ["connect", "announce"]

@@ -20,7 +20,7 @@ from microreg.errors import (
     ServiceNotFound,
     Unsupported,
 )
-from microreg.url import is_secret
+from microreg.options import is_secret
 
 __all__ = [
     "BUG",
@@ -32,6 +32,7 @@ __all__ = [
     "USAGE",
     "WarningLines",
     "describe",
+    "exit_code",
     "failed",
     "prepare_streams",
     "redacted",
@@ -77,13 +78,17 @@ class _UsageError(Protocol):
 def describe(error: BaseException) -> tuple[int, str, str]:
     """Exit code, code for programs, and message of an error."""
     if isinstance(error, RegistryError):
-        number = next(number for kind, number in _CODES if isinstance(error, kind))
-        return number, error.code, redacted(str(error))
+        return exit_code(error), error.code, redacted(str(error))
     if isinstance(error, _UsageError):
         return USAGE, "usage", redacted(error.format_message())
     if isinstance(error, KeyboardInterrupt):
         return 130, "interrupted", "interrupted"
     return BUG, "bug", redacted(f"{type(error).__name__}: {error}")
+
+
+def exit_code(error: RegistryError) -> int:
+    """The exit code of a registry error."""
+    return next(number for kind, number in _CODES if isinstance(error, kind))
 
 
 def failed(error: BaseException, *, as_json: bool) -> int:
@@ -108,7 +113,7 @@ def report(error: BaseException, *, as_json: bool) -> None:
         text = json.dumps({"code": code, "message": message, "exit": number}, ensure_ascii=False)
     else:
         first = "microreg: a bug: " if number == BUG else "microreg: "
-        text = safe(first + message) + (f"\n  {advice}" if advice else "")
+        text = " ".join(map(safe, (first + message).split("\n"))) + (f"\n  {advice}" if advice else "")
     write_error(text)
 
 
@@ -147,6 +152,8 @@ class WarningLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print the record with the fields that microreg's loggers add."""
+        if record.name == "microreg.announce":
+            return  # register and demo tell this themselves
         fields = {key: getattr(record, key, "") for key in ("plugin", "service", "key", "error")}
         details = ", ".join(f"{key}: {value}" for key, value in fields.items() if value)
         text = safe(redacted(f"microreg: warning: {record.getMessage()}{f' ({details})' if details else ''}"))

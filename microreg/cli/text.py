@@ -29,12 +29,10 @@ class _Nodes(msgspec.Struct):
 
 
 def safe(text: str) -> str:
-    """Text from somewhere else with everything that is not printable shown as an escape; line ends stay."""
+    """Text from somewhere else with everything that is not printable shown as an escape."""
     if text.isprintable():
         return text
-    return "".join(
-        character if character.isprintable() or character == "\n" else repr(character)[1:-1] for character in text
-    )
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def pairs(metadata: Mapping[str, str]) -> str:

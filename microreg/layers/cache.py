@@ -125,4 +125,5 @@ class _Followed:
                             self._catalog.apply(event)
         except RegistryError as error:
             self.error = error
+            self._catalog.replace(Snapshot(), self.name)
             self._forget(self)

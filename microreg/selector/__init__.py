@@ -49,8 +49,9 @@ class Selector:
     async def __aenter__(self) -> Self:
         if self._cache is not None:
             raise RegistryClosed("this Selector was used before; make another")
-        self._cache = self.registry.unwrap(CacheLayer)
-        if self._cache is None:
+        if isinstance(self.registry, CacheLayer):
+            self._cache = self.registry
+        else:
             self._cache = self._own = CacheLayer(self.registry, self.registry.url, Options())
         return self
 

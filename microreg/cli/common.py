@@ -1,0 +1,112 @@
+"""What every command shares: its options, the registry they name, and how it prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from microreg.connect import DEFAULT_URL, connect
+from microreg.errors import ConfigError
+from microreg.registry import Registry
+from microreg.url import Duration, RegistryURL, parse_duration
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = [
+    "JsonOption",
+    "RegistryOption",
+    "TimeoutOption",
+    "bounded",
+    "configured",
+    "duration",
+    "is_terminal",
+    "print_lines",
+    "print_table",
+    "table",
+]
+
+RegistryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--registry",
+        metavar="URL",
+        help=f"The registry, as scheme://…; else $MICROREG_REGISTRY, else {DEFAULT_URL}",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON for programs; errors on stderr too.", show_default=False)
+]
+TimeoutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--timeout",
+        metavar="DURATION",
+        help="How long the registry may take to answer (500ms, 5s, 2m); the same as ?timeout= in its URL.",
+        show_default=False,
+    ),
+]
+
+
+def duration(option: str, text: str | None) -> Duration | None:
+    """The seconds that an option was given. Raises ConfigError that names the option; zero is refused too."""
+    if text is None:
+        return None
+    try:
+        seconds = parse_duration(text)
+    except ConfigError as error:
+        raise ConfigError(f"{option}: {error}") from None
+    if seconds <= 0:
+        raise ConfigError(f"{option}: expected more than zero, got {text!r}")
+    return seconds
+
+
+def configured(url: str | None, timeout: str | None = None) -> Registry:
+    """The registry that ``--registry`` and ``--timeout`` describe, not open yet. Raises ConfigError."""
+    parsed = RegistryURL.parse(url or os.environ.get("MICROREG_REGISTRY") or DEFAULT_URL)
+    seconds = duration("--timeout", timeout)
+    return connect(parsed if seconds is None else _with_timeout(parsed, seconds))
+
+
+def _with_timeout(url: RegistryURL, seconds: Duration) -> RegistryURL:
+    if url.parts:
+        return replace(url, parts=tuple(_with_timeout(part, seconds) for part in url.parts))
+    return replace(url, options={**url.options, "timeout": f"{seconds:f}"})
+
+
+def is_terminal() -> bool:
+    """Whether a person reads stdout, on a terminal that can show tables."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """An empty rich table in the one style of all commands."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    heading = None if title is None else Text(title)
+    made = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", title_style="bold", pad_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+def print_table(made: Table) -> None:
+    """Print a rich table to the terminal."""
+    from rich.console import Console
+
+    Console(highlight=False, emoji=False, markup=False).print(made)
+
+
+def print_lines(lines: Iterable[Sequence[str]]) -> None:
+    """Print rows for a pipe: printable cells separated by tabs, ``-`` for an empty one, no header."""
+    for cells in lines:
+        print("\t".join(cell or "-" for cell in cells))
+    sys.stdout.flush()

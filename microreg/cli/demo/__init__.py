@@ -1,0 +1,1 @@
+"""``microreg demo``: three services find each other; one is killed, one drained, one comes late; calls go on."""

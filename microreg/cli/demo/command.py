@@ -1,0 +1,4 @@
+"""temporary"""
+def demo() -> int:
+    """x"""
+    return 0

@@ -1,0 +1,46 @@
+"""The conformance kit: whether a registry keeps the contract, sentence by sentence.
+
+The whole test module of a backend, for pytest or unittest::
+
+    from microreg.testing import Harness, contract
+
+    TestMine = contract(Harness("mine://127.0.0.1:4000"))
+
+Or a check at a time, from any coroutine::
+
+    report = await verify(Harness("mine://127.0.0.1:4000", ttl=2))
+    print(report.text())
+
+    result = await run_check(check, harness)        # for check in CHECKS
+    result.require()                                # ConformanceError says what was expected and what was seen
+
+A backend's ``capabilities`` widen what is asked. What can be done to its store, a subclass of :class:`Faults`
+says; checks that need more than is offered are skipped, visibly. Nothing here needs pytest.
+"""
+
+from microreg.testing.case import Case
+from microreg.testing.check import Check, ConformanceError
+from microreg.testing.checks import CHECKS
+from microreg.testing.faults import Faults
+from microreg.testing.harness import Harness
+from microreg.testing.report import Report, Result
+from microreg.testing.runner import run_check, verify
+from microreg.testing.sentences import SENTENCES
+from microreg.testing.suite import contract
+from microreg.testing.table import table
+
+__all__ = [
+    "CHECKS",
+    "SENTENCES",
+    "Case",
+    "Check",
+    "ConformanceError",
+    "Faults",
+    "Harness",
+    "Report",
+    "Result",
+    "contract",
+    "run_check",
+    "table",
+    "verify",
+]

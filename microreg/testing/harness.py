@@ -1,0 +1,86 @@
+"""How the kit gets at a registry: several clients of one store, how patient to be, and what can be done to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+from microreg.backends.memory import MemoryRegistry
+from microreg.connect import connect
+from microreg.errors import ConfigError
+from microreg.registry import Checked, Registry
+from microreg.testing.faults import Faults, MemoryFaults
+from microreg.url import RegistryURL
+
+__all__ = ["Harness"]
+
+
+class Harness:
+    """Where and how to run the checks. Give a config string, or a factory of registries that are not open yet.
+
+    Every registry that the factory returns is one more client of the same store; what is not yet inside
+    :class:`microreg.registry.Checked` is put there. All times are seconds:
+
+    - ``ttl``: the shortest time to live that the store honours.
+    - ``grace``: how much later than its ttl a record may go.
+    - ``patience``: within which a change must have been seen by everybody.
+    - ``settle``: after which what has not been heard is not coming. Longer is stricter and slower.
+    - ``deadline``: that one check may take in all.
+
+    ``faults`` says what can be done to the store (``memory://`` brings its own), ``seed`` makes random choices
+    repeatable, ``concurrency`` is how many checks may run at once. The kit uses names of its own, never
+    touches those of others, and withdraws what it registered.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        factory: Callable[[], Registry] | None = None,
+        faults: Faults | None = None,
+        ttl: float = 1.0,
+        grace: float = 2.0,
+        patience: float = 5.0,
+        settle: float = 0.2,
+        deadline: float = 45.0,
+        concurrency: int = 16,
+        seed: int | None = None,
+    ) -> None:
+        if (url is None) == (factory is None):
+            raise ConfigError("a Harness needs either a config string or a factory, for example Harness('memory://kit')")
+        self._factory = factory
+        self._url = None if url is None else _shared(url)
+        self.ttl = ttl
+        self.grace = grace
+        self.patience = patience
+        self.settle = settle
+        self.deadline = deadline
+        self.concurrency = max(1, concurrency)
+        self.seed = int.from_bytes(os.urandom(4)) if seed is None else seed
+        first = self.connect()
+        self.title = str(first.url)
+        self.capabilities = first.capabilities
+        in_memory = first.unwrap(MemoryRegistry) is not None
+        self.faults = faults or (MemoryFaults(self.connect) if in_memory else Faults())
+
+    def connect(self) -> Registry:
+        """One more client, not open yet."""
+        registry = connect(self._url) if self._factory is None else self._factory()
+        return registry if registry.unwrap(Checked) is not None else Checked(registry)
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """The capabilities of the registry and the faults of the harness."""
+        return self.capabilities | self.faults.offered
+
+    def __repr__(self) -> str:
+        return f"Harness({self.title!r})"
+
+
+def _shared(text: str) -> str:
+    """``memory://`` is a store for each client; the checks need one that clients share."""
+    url = RegistryURL.parse(text)
+    if url.scheme == "memory" and not url.location:
+        return str(replace(url, location="kit"))
+    return text
