@@ -64,7 +64,8 @@ $(VENV)/.stamp-venv:
 			python=$$candidate; break; fi; \
 	done; \
 	if [ -z "$$python" ]; then \
-		echo "microreg needs Python 3.11 or newer, but '$(PYTHON)' is $$('$(PYTHON)' --version 2>&1 || true)." \
+		found=$$('$(PYTHON)' --version 2>/dev/null) || found="not there"; \
+		echo "microreg needs Python 3.11 or newer, but '$(PYTHON)' is $$found." \
 			"Install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; fi; \
 	echo "making $(VENV) with $$("$$python" --version) ..."; \
 	if "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \

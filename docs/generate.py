@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> int:
     if arguments not in ([], ["--check"]):
         print("usage: python docs/generate.py [--check]", file=sys.stderr)
         return 2
-    stale = []
+    stale: list[str] = []
     for name, text in (("errors.md", errors_page()), ("options.md", options_page())):
         path = REFERENCE / name
         if path.exists() and path.read_text(encoding="utf-8") == text:

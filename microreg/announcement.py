@@ -11,7 +11,7 @@ import os
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
 from typing import Self
@@ -108,9 +108,9 @@ class Announcement:
         """The record as it should be now: a Service with exactly this node, ``critical`` while its check fails."""
         node = self._wanted.nodes[0]
         if self._stopping:
-            node = replace(node, status=Status.DRAINING)
+            node = node.replace(status=Status.DRAINING)
         elif not self._healthy:
-            node = replace(node, status=Status.CRITICAL)
+            node = node.replace(status=Status.CRITICAL)
         return self._wanted.with_nodes(node)
 
     @property

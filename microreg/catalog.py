@@ -73,12 +73,13 @@ class Catalog:
 
     def replace(self, snapshot: Snapshot, name: str | None = None, reason: Reason = Reason.LOST) -> None:
         """Make the catalog (or only ``name`` in it) hold exactly the snapshot, telling each difference."""
-        present = {(record.name, record.nodes[0].id) for record in snapshot.records}
+        present = {(record.name, record.nodes[0].id): record for record in snapshot.records}
         for record in tuple(self.records(name)):
             if (record.name, record.nodes[0].id) not in present:
                 self.remove(record.name, record.nodes[0].id, reason)
-        for record in snapshot.records:
-            self.put(record)
+        for record in present.values():
+            if name is None or record.name == name:
+                self.put(record)
 
     def get(self, name: str, node_id: str) -> Service | None:
         """The record of one node."""
@@ -118,7 +119,7 @@ class Catalog:
         return sum(map(len, self._records.values()))
 
     def subscribe(self, name: str | None, subscriber: Subscriber) -> Callable[[], None]:
-        """Call ``subscriber`` with every later change (of one name, or of all) until the returned function is called."""
+        """Call ``subscriber`` with every later change (of one name, or of all) until the result is called."""
         self._tickets += 1
         ticket = self._tickets
         self._subscribers.setdefault(name, {})[ticket] = subscriber
@@ -135,8 +136,9 @@ class Catalog:
         for key in (change.service.name, None):
             group = self._subscribers.get(key)
             if group:
-                for subscriber in tuple(group.values()):
-                    subscriber(change)
+                for ticket, subscriber in tuple(group.items()):
+                    if ticket in group:
+                        subscriber(change)
 
     async def changes(self, name: str | None = None) -> AsyncGenerator[Event, None]:
         """A source for :class:`microreg.watch.Watch`: a Snapshot, then the latest change of each changed node.

@@ -6,6 +6,7 @@ Equal endpoint lists and service metadata are decoded once and shared between no
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import msgspec
@@ -25,6 +26,7 @@ _SHARED = 16 * 1024
 
 _Raw = msgspec.Raw
 _NULL = msgspec.Raw(b"null")
+_Pairs = dict[str, str | None]
 
 
 class _Value(msgspec.Struct):
@@ -37,13 +39,13 @@ class _Endpoint(msgspec.Struct):
     name: str | None = None
     request: _Value | None = None
     response: _Value | None = None
-    metadata: dict[str, str] | None = None
+    metadata: _Pairs | None = None
 
 
 class _Node(msgspec.Struct):
     id: str | None = None
     address: str | None = None
-    metadata: dict[str, str] | None = None
+    metadata: _Pairs | None = None
     status: str | None = None
 
 
@@ -57,12 +59,13 @@ class _Service(msgspec.Struct):
 
 _decode_service = msgspec.json.Decoder(_Service).decode
 _decode_endpoints = msgspec.json.Decoder(list[_Endpoint | None] | None).decode
-_decode_metadata = msgspec.json.Decoder(dict[str, str] | None).decode
+_decode_metadata = msgspec.json.Decoder(_Pairs | None).decode
 _STATUS = {str(status): status for status in Status}
+_ESCAPES = tuple((char.encode(), rb"\u%04x" % ord(char)) for char in "&<>\u2028\u2029")
 
 
 def encode(service: Service) -> bytes:
-    """The service as go-micro's JSON: no spaces, metadata sorted, ``<>&`` escaped as Go does."""
+    """The service as go-micro's JSON: no spaces, metadata sorted, ``<>&`` and line separators escaped as Go does."""
     document = {
         "name": service.name,
         "version": service.version,
@@ -79,13 +82,15 @@ def encode(service: Service) -> bytes:
         "nodes": [_node_document(node) for node in service.nodes],
     }
     try:
-        text = msgspec.json.encode(document)
+        text = msgspec.json.encode(document, enc_hook=str.__str__)
     except UnicodeEncodeError as error:
         raise InvalidService(
             f"service {service.name!r} contains a lone surrogate ({error.object[error.start]!r}), "
             "which has no UTF-8 form; expected valid Unicode text"
         ) from None
-    return text.replace(b"&", rb"\u0026").replace(b"<", rb"\u003c").replace(b">", rb"\u003e")
+    for character, escape in _ESCAPES:
+        text = text.replace(character, escape)
+    return text
 
 
 def decode(data: bytes | bytearray | memoryview | str) -> Service:
@@ -101,7 +106,7 @@ def decode(data: bytes | bytearray | memoryview | str) -> Service:
             _endpoints(bytes(wire.endpoints)),
             [_node(node) for node in wire.nodes or () if node is not None],
         )
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise InvalidService(f"not a service in JSON: {error}") from None
 
 
@@ -137,9 +142,15 @@ def _node(wire: _Node) -> Node:
     return Node(
         address,
         id=lenient_text(wire.id or address, "node id"),
-        metadata=wire.metadata or EMPTY,
+        metadata=_strings(wire.metadata),
         status=_STATUS.get(wire.status or "", Status.PASSING),
     )
+
+
+def _strings(pairs: _Pairs | None) -> Mapping[str, str]:
+    if not pairs:
+        return EMPTY
+    return {key: value or "" for key, value in pairs.items()}
 
 
 def _metadata(raw: bytes) -> FrozenDict:
@@ -152,7 +163,7 @@ def _endpoints(raw: bytes) -> tuple[Endpoint, ...]:
 
 @lru_cache(maxsize=1024)
 def _shared_metadata(raw: bytes) -> FrozenDict:
-    return FrozenDict(_decode_metadata(raw) or EMPTY)
+    return FrozenDict(_strings(_decode_metadata(raw)))
 
 
 @lru_cache(maxsize=1024)
@@ -162,7 +173,7 @@ def _shared_endpoints(raw: bytes) -> tuple[Endpoint, ...]:
             wire.name or "",
             _value(wire.request, MAX_DEPTH),
             _value(wire.response, MAX_DEPTH),
-            wire.metadata or EMPTY,
+            _strings(wire.metadata),
         )
         for wire in _decode_endpoints(raw) or ()
         if wire is not None

@@ -10,8 +10,9 @@ async for event in events:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from microreg.model import Node, Service, merge
 
@@ -77,8 +78,7 @@ def _identity(record: Service) -> tuple[str, str]:
     return record.name, record.nodes[0].id
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True, gc=False):
     """One node appeared, changed or went.
 
     ``service`` is the node's record (a Service with exactly this node; for a delete the last one known),

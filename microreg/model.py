@@ -2,7 +2,7 @@
 
 The shape is go-micro's: a service has a name, a version, metadata, endpoints and nodes.
 Identity is ``(name, id)``: a node that changes version, address or anything else is the same node.
-Values are built without checks, because records that others wrote are read leniently;
+Values are built with hardly a check, because records that others wrote are read leniently;
 ``register`` checks strictly (see :mod:`microreg.rules`).
 """
 
@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import force_setattr as _set
+
+from microreg.errors import InvalidService
 
 __all__ = ["EMPTY", "Endpoint", "FrozenDict", "Node", "Service", "Status", "Value", "merge", "new_id"]
 
-_set = object.__setattr__
+T = TypeVar("T")
 
 
 class FrozenDict(dict[str, str]):
@@ -54,7 +58,15 @@ EMPTY = FrozenDict()
 def _frozen(metadata: Mapping[str, str]) -> FrozenDict:
     if type(metadata) is FrozenDict:
         return metadata
+    if type(metadata) is not dict and not isinstance(metadata, Mapping):
+        raise InvalidService(f"metadata is of type {type(metadata).__name__}; expected a mapping of str to str")
     return FrozenDict(metadata) if metadata else EMPTY
+
+
+def _tuple(items: Iterable[T], what: str) -> tuple[T, ...]:
+    if not isinstance(items, Iterable):
+        raise InvalidService(f"{what} is of type {type(items).__name__}; expected a list, tuple or other iterable")
+    return tuple(items)
 
 
 def new_id() -> str:
@@ -77,8 +89,7 @@ class Status(StrEnum):
         return self is Status.PASSING or self is Status.WARNING
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(Struct, frozen=True, gc=False):
     """The type of a request or response, as go-micro describes it: a tree of named, typed fields."""
 
     name: str
@@ -86,65 +97,83 @@ class Value:
     values: tuple[Value, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, init=False)
-class Endpoint:
+class Endpoint(Struct, frozen=True, gc=False):
     """Something that a service can be asked: a name, and the types of its request and response."""
 
     name: str
-    request: Value | None
-    response: Value | None
-    metadata: FrozenDict
+    request: Value | None = None
+    response: Value | None = None
+    metadata: FrozenDict = EMPTY
 
-    def __init__(
-        self,
-        name: str,
-        request: Value | None = None,
-        response: Value | None = None,
-        metadata: Mapping[str, str] = EMPTY,
-    ) -> None:
-        _set(self, "name", name)
-        _set(self, "request", request)
-        _set(self, "response", response)
-        _set(self, "metadata", _frozen(metadata))
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            name: str,
+            request: Value | None = None,
+            response: Value | None = None,
+            metadata: Mapping[str, str] = EMPTY,
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        if type(self.metadata) is not FrozenDict:
+            _set(self, "metadata", _frozen(self.metadata))
 
 
-@dataclass(frozen=True, slots=True, init=False)
-class Node:
+class Node(Struct, frozen=True, gc=False):
     """One running instance: where it is (``host:port``, IPv6 in brackets), who it is, how it is.
 
-    Well-known metadata: ``zone``, ``weight``, and ``port.<scheme>`` for further ports.
+    Well-known metadata: ``zone``, ``weight``, and ``port.<scheme>`` for further ports. Without an ``id`` it
+    gets a random one.
     """
 
     address: str
-    id: str
-    metadata: FrozenDict
-    status: Status
+    id: str = field(default_factory=new_id)
+    metadata: FrozenDict = EMPTY
+    status: Status = Status.PASSING
 
-    def __init__(
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            address: str,
+            *,
+            id: str | None = None,
+            metadata: Mapping[str, str] = EMPTY,
+            status: Status = Status.PASSING,
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        if type(self.metadata) is not FrozenDict:
+            _set(self, "metadata", _frozen(self.metadata))
+        if self.id is None:
+            _set(self, "id", new_id())
+
+    def replace(
         self,
-        address: str,
         *,
-        id: str | None = None,
-        metadata: Mapping[str, str] = EMPTY,
-        status: Status = Status.PASSING,
-    ) -> None:
-        _set(self, "address", address)
-        _set(self, "id", new_id() if id is None else id)
-        _set(self, "metadata", _frozen(metadata))
-        _set(self, "status", status)
+        address: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        status: Status | None = None,
+    ) -> Node:
+        """The same node (its id stays) with these fields instead; None leaves a field as it is."""
+        return Node(
+            self.address if address is None else address,
+            id=self.id,
+            metadata=self.metadata if metadata is None else metadata,
+            status=self.status if status is None else status,
+        )
 
     @property
     def host(self) -> str:
         """The host part of the address, without the brackets of IPv6."""
-        host, colon, _port = self.address.rpartition(":")
-        host = host if colon else self.address
+        host = self._split()[0]
         return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
     @property
     def port(self) -> int:
         """The port of the address; 0 where a foreign record has none."""
-        port = self.address.rpartition(":")[2]
-        return int(port) if port.isascii() and port.isdigit() else 0
+        return _port(self._split()[1])
 
     def url(self, scheme: str = "http", path: str = "") -> str:
         """``scheme://host:port/path``; IPv6 in brackets, zones escaped (RFC 6874).
@@ -154,34 +183,51 @@ class Node:
         host = self.host
         if ":" in host:
             host = f"[{host.replace('%', '%25')}]"
-        port = self.metadata.get(f"port.{scheme}") or self.port
+        port = _port(self.metadata.get(f"port.{scheme}", "")) or self.port
         slash = "/" if path and not path.startswith("/") else ""
         return f"{scheme}://{host}:{port}{slash}{path}" if port else f"{scheme}://{host}{slash}{path}"
 
+    def _split(self) -> tuple[str, str]:
+        """Host, still in brackets, and port; a foreign address may be an IPv6 address and nothing else."""
+        host, colon, port = self.address.rpartition(":")
+        if not colon or port.endswith("]") or (":" in host and not host.endswith("]")):
+            return self.address, ""
+        return host, port
 
-@dataclass(frozen=True, slots=True, init=False)
-class Service:
+
+def _port(text: str) -> int:
+    """A port of a record that somebody else wrote; 0 for what is none."""
+    port = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
+    return port if port < 65536 else 0
+
+
+class Service(Struct, frozen=True, gc=False):
     """A service of one version, with the nodes that offer it. A *record* is a Service with exactly one node."""
 
     name: str
-    version: str
-    metadata: FrozenDict
-    endpoints: tuple[Endpoint, ...]
-    nodes: tuple[Node, ...]
+    version: str = ""
+    metadata: FrozenDict = EMPTY
+    endpoints: tuple[Endpoint, ...] = ()
+    nodes: tuple[Node, ...] = ()
 
-    def __init__(
-        self,
-        name: str,
-        version: str = "",
-        metadata: Mapping[str, str] = EMPTY,
-        endpoints: Iterable[Endpoint] = (),
-        nodes: Iterable[Node] = (),
-    ) -> None:
-        _set(self, "name", name)
-        _set(self, "version", version)
-        _set(self, "metadata", _frozen(metadata))
-        _set(self, "endpoints", tuple(endpoints))
-        _set(self, "nodes", tuple(nodes))
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            name: str,
+            version: str = "",
+            metadata: Mapping[str, str] = EMPTY,
+            endpoints: Iterable[Endpoint] = (),
+            nodes: Iterable[Node] = (),
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        if type(self.metadata) is not FrozenDict:
+            _set(self, "metadata", _frozen(self.metadata))
+        if type(self.endpoints) is not tuple:
+            _set(self, "endpoints", _tuple(self.endpoints, "endpoints"))
+        if type(self.nodes) is not tuple:
+            _set(self, "nodes", _tuple(self.nodes, "nodes"))
 
     def with_nodes(self, *nodes: Node) -> Service:
         """The same service with these nodes instead."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import ClassVar, Self, TypeVar
+from urllib.parse import quote
 from weakref import WeakSet
 
 from microreg import options as config
@@ -24,12 +26,21 @@ from microreg.errors import (
     ServiceNotFound,
     WrongLoop,
 )
+from microreg.events import Event
 from microreg.model import Service
 from microreg.rules import DEFAULT_TTL, check_name, check_removal, check_service, check_ttl
 from microreg.url import RegistryURL
 from microreg.watch import Watch
 
 __all__ = ["Checked", "Layer", "Registry"]
+
+_BUILTIN: Mapping[type, type[RegistryError]] = {
+    TimeoutError: RegistryTimeout,
+    PermissionError: PermissionDenied,
+    OSError: RegistryUnavailable,
+    EOFError: RegistryUnavailable,
+    asyncio.CancelledError: RegistryUnavailable,
+}
 
 T = TypeVar("T")
 R = TypeVar("R", bound="Registry")
@@ -171,24 +182,26 @@ class Checked(Layer):
             return
         self._loop = asyncio.get_running_loop()
         try:
-            await self.inner.open()
-        except BaseException as error:
+            await self._bounded("open", self.inner.open(), forever=True)
+        except BaseException:
             self._loop = None
-            await self.inner.close()
-            if isinstance(error, Exception):
-                raise self._translate(error) from error
+            with suppress(Exception):
+                await self.inner.close()
             raise
 
     async def close(self) -> None:
         """End open watches and close the backend, within the ``timeout`` option. Closing twice is fine."""
         if self._closed:
             return
+        if self._loop is not None:
+            self._check()
         self._closed = True
         if self._loop is None:
             return
-        for watch in tuple(self._watches):
+        watches = tuple(self._watches)
+        for watch in watches:
             watch.fail(RegistryClosed(f"{self.url} was closed"))
-        await self._bounded("close", self.inner.close())
+        await self._together("close", [self.inner.close(), *(watch.join() for watch in watches)])
 
     async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
         """Check the whole service before the first node is sent; the nodes then go out together."""
@@ -207,7 +220,12 @@ class Checked(Layer):
         """The exact name only; an empty answer is ServiceNotFound."""
         self._check()
         check_name(name)
-        services = await self._bounded("get_service", self.inner.get_service(name))
+        try:
+            services = await self._bounded("get_service", self.inner.get_service(name))
+        except ServiceNotFound as error:
+            if error.name == name:
+                raise
+            raise ServiceNotFound(name, authoritative="authoritative" in self.capabilities) from error.__cause__
         found = tuple(service for service in services if service.name == name and service.nodes)
         if not found:
             raise ServiceNotFound(name, authoritative="authoritative" in self.capabilities)
@@ -216,14 +234,20 @@ class Checked(Layer):
     async def list_services(self) -> tuple[str, ...]:
         """The sorted names with at least one node."""
         self._check()
-        return tuple(sorted(await self._bounded("list_services", self.inner.list_services())))
+        return tuple(sorted(set(await self._bounded("list_services", self.inner.list_services()))))
 
     def watch(self, name: str | None = None) -> Watch:
         """A watch that ends with RegistryClosed when this registry closes under it."""
         self._check()
         if name is not None:
             check_name(name)
-        watch = Watch(self.inner.watch(name).source, name, translate=self._translate)
+        inner = self.inner.watch(name).source
+
+        def source() -> AsyncGenerator[Event, None]:
+            self._check()
+            return inner()
+
+        watch = Watch(source, name, translate=self._translate)
         self._watches.add(watch)
         return watch
 
@@ -246,10 +270,9 @@ class Checked(Layer):
             raise RegistryClosed(f"{self.url} was closed; connect() again for another")
         if self._loop is None:
             raise RegistryClosed(f"{self.url} is not open yet: use `async with connect(...) as registry:`")
-        try:
+        running = None
+        with suppress(RuntimeError):
             running = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
         if running is not self._loop:
             raise WrongLoop(
                 f"{self.url} was opened in another event loop; a registry belongs to the loop that opened it: "
@@ -262,41 +285,41 @@ class Checked(Layer):
             return
         results = await self._bounded(verb, asyncio.gather(*calls, return_exceptions=True))
         for result in results:
-            if isinstance(result, Exception):
-                raise self._translate(result, verb) from result
             if result is not None:
-                raise result
+                raise self._translate(result, verb)
 
-    async def _bounded(self, verb: str, call: Awaitable[T]) -> T:
+    async def _bounded(self, verb: str, call: Awaitable[T], *, forever: bool = False) -> T:
+        limit = asyncio.timeout(None if forever else self.options.timeout)
         try:
-            async with asyncio.timeout(self.options.timeout):
+            async with limit:
                 return await call
-        except TimeoutError as error:
-            if isinstance(error, RegistryError):
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, TimeoutError) and limit.expired():
+                raise RegistryTimeout(
+                    f"{verb}: {self.url} did not answer within {self.options.timeout:g} s (option timeout)"
+                ) from error
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            raise RegistryTimeout(
-                f"{verb}: {self.url} did not answer within {self.options.timeout:g} s (option timeout)"
-            ) from error
-        except Exception as error:
             translated = self._translate(error, verb)
             if translated is error:
                 raise
             raise translated from error
 
-    def _translate(self, error: Exception, verb: str = "watch") -> RegistryError:
+    def _translate(self, error: BaseException, verb: str = "watch") -> RegistryError:
+        """The error of the tree, with the client library's as its cause. A library may cancel its own calls."""
         if isinstance(error, RegistryError):
             return error
-        kind = next((self.inner.errors[cls] for cls in type(error).__mro__ if cls in self.inner.errors), None)
-        if kind is None:
-            kind = _builtin(error)
-        if kind is ServiceNotFound:
-            return ServiceNotFound(str(error), authoritative="authoritative" in self.capabilities)
-        return kind(f"{verb}: {self.url}: {type(error).__name__}: {error}")
+        known = (self.inner.errors, _BUILTIN)
+        kind = next((errors[cls] for errors in known for cls in type(error).__mro__ if cls in errors), RegistryError)
+        found = kind(f"{verb}: {self.url}: {type(error).__name__}: {_masked(str(error), self.url)}")
+        found.__cause__ = error
+        return found
 
 
-def _builtin(error: Exception) -> type[RegistryError]:
-    if isinstance(error, TimeoutError):
-        return RegistryTimeout
-    if isinstance(error, PermissionError):
-        return PermissionDenied
-    return RegistryUnavailable if isinstance(error, OSError | EOFError) else RegistryError
+def _masked(text: str, url: RegistryURL) -> str:
+    """What a client library says, without the secrets of the config string."""
+    for secret in (url.password, *(value for key, value in url.options.items() if config.is_secret(key))):
+        if secret:
+            text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")
+    return text

@@ -120,15 +120,17 @@ class Deadlines(Generic[K]):
     def _run(self) -> None:
         self._timer = None
         now = self._loop.time() + 1e-6
-        while self._heap and self._heap[0][0] <= now:
-            _, _, key = heapq.heappop(self._heap)
-            when = self._when.get(key)
-            if when is None:
-                continue
-            if when <= now:
-                del self._when[key]
-                self._due(key)
-            else:
-                self._push(key, when)
-        if self._heap:
-            self._arm()
+        try:
+            while self._heap and self._heap[0][0] <= now:
+                _, _, key = heapq.heappop(self._heap)
+                when = self._when.get(key)
+                if when is None:
+                    continue
+                if when <= now:
+                    del self._when[key]
+                    self._due(key)
+                else:
+                    self._push(key, when)
+        finally:
+            if self._heap:
+                self._arm()

@@ -47,7 +47,11 @@ _Entry = tuple[Service | None, Reason | None]
 
 
 def _as_is(error: Exception) -> RegistryError:
-    return error if isinstance(error, RegistryError) else RegistryError(f"{type(error).__name__}: {error}")
+    if isinstance(error, RegistryError):
+        return error
+    found = RegistryError(f"{type(error).__name__}: {error}")
+    found.__cause__ = error
+    return found
 
 
 class Watch:
@@ -88,6 +92,8 @@ class Watch:
     # -- life ------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        if self._fatal is not None:
+            raise self._fatal
         if self._closed or self._task is not None:
             raise RegistryClosed("this watch was used before; call registry.watch() again for another")
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"microreg watch {self.name or '*'}")
@@ -102,6 +108,10 @@ class Watch:
         """End the watch and join its task. Closing twice is fine; a waiting iteration stops."""
         self._closed = True
         self._notify()
+        await self.join()
+
+    async def join(self) -> None:
+        """End the task that reads the store and wait until it has let go of it."""
         task = self._task
         if task is not None and task is not asyncio.current_task():
             task.cancel()
@@ -186,8 +196,14 @@ class Watch:
             try:
                 await self._pump()
                 error: Exception = RegistryError("the stream ended")
+            except asyncio.CancelledError:
+                if self._ending():
+                    raise
+                error = RegistryError("the stream was cancelled")
             except Exception as caught:
                 error = caught
+            if self._ending():
+                return
             self.state = "resyncing"
             self.error = self._translate(error)
             if isinstance(self.error, _FINAL):
@@ -199,14 +215,22 @@ class Watch:
             ceiling = min(_BACKOFF_CAP, _BACKOFF_BASE * 2.0 ** min(attempt, 16))
             await asyncio.sleep(max(_BACKOFF_FLOOR, self._rng.uniform(0, ceiling)))
 
+    def _ending(self) -> bool:
+        """Whether this task was told to end. A source may cancel itself, and may raise while it is closed."""
+        task = asyncio.current_task()
+        return self._closed or self._fatal is not None or (task is not None and task.cancelling() > 0)
+
     async def _pump(self) -> None:
         async with aclosing(self.source()) as events:
+            limit = asyncio.timeout(_FIRST_SNAPSHOT)
             try:
-                async with asyncio.timeout(_FIRST_SNAPSHOT):
+                async with limit:
                     first = await anext(events)
             except StopAsyncIteration:
                 return
             except TimeoutError as error:
+                if not limit.expired():
+                    raise
                 raise RegistryTimeout(f"the store sent no snapshot within {_FIRST_SNAPSHOT:g} s") from error
             if not isinstance(first, Snapshot):
                 raise RegistryError(f"the source began with {type(first).__name__}; expected a Snapshot")

@@ -49,9 +49,13 @@ def test_timers_fire_in_their_order_at_their_time() -> None:
     async def main() -> list[tuple[str, float]]:
         loop = asyncio.get_running_loop()
         seen: list[tuple[str, float]] = []
+
+        def note(name: str) -> None:
+            seen.append((name, loop.time()))
+
         for name, delay in (("c", 86_000.0), ("a", 0.1), ("b", 0.2)):
-            loop.call_later(delay, lambda name=name: seen.append((name, loop.time())))
-        loop.call_later(0.15, lambda: seen.append(("never", 0))).cancel()
+            loop.call_later(delay, note, name)
+        loop.call_later(0.15, note, "never").cancel()
         await asyncio.sleep(86_100)
         return seen
 
@@ -63,8 +67,12 @@ def test_every_timer_fires_once_and_never_early(delays: list[float]) -> None:
     async def main() -> list[tuple[float, float]]:
         loop = asyncio.get_running_loop()
         seen: list[tuple[float, float]] = []
+
+        def note(delay: float) -> None:
+            seen.append((delay, loop.time()))
+
         for delay in delays:
-            loop.call_later(delay, lambda delay=delay: seen.append((delay, loop.time())))
+            loop.call_later(delay, note, delay)
         await asyncio.sleep(max(delays) + 1)
         return seen
 
@@ -182,7 +190,7 @@ def test_a_hot_loop_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(virtual, "MAX_TURNS", 1000)
 
     async def main() -> None:
-        while True:
+        while True:  # noqa: ASYNC110
             await asyncio.sleep(0)
 
     with pytest.raises(VirtualTimeError, match="hot loop: 1000 turns within a virtual millisecond"):
@@ -204,8 +212,13 @@ def test_many_turns_are_no_hot_loop_while_time_passes(monkeypatch: pytest.Monkey
 
 
 async def connects() -> None:
+    await asyncio.open_connection("127.0.0.1", 9)
+
+
+async def accepts_by_hand() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        await asyncio.open_connection(*server.getsockname())
+        server.setblocking(False)
+        await asyncio.get_running_loop().sock_accept(server)
 
 
 async def listens() -> None:
@@ -220,7 +233,7 @@ async def starts_a_shell() -> None:
     await asyncio.create_subprocess_shell("/none/such")
 
 
-@pytest.mark.parametrize("use", [connects, listens, starts_a_process, starts_a_shell])
+@pytest.mark.parametrize("use", [connects, accepts_by_hand, listens, starts_a_process, starts_a_shell])
 def test_sockets_and_processes_are_refused(use: Callable[[], Coroutine[object, object, None]]) -> None:
     with pytest.raises(VirtualTimeError, match="no real I/O in virtual time"):
         run(use())

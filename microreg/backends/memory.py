@@ -33,6 +33,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.catalog = Catalog()
         self.deadlines: Deadlines[tuple[str, str]] = Deadlines(self._expire)
+        self.users = 0
         self._down = False
 
     @property
@@ -85,18 +86,31 @@ class MemoryRegistry(Registry):
 
     async def open(self) -> None:
         """Find or make the store of this name in the running loop."""
+        if self._store is not None:
+            return
         name = self.url.location
-        stores = _stores.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
-        store = stores.get(name) if name else None
+        store = self._stores().get(name) if name else None
         if store is None:
             store = MemoryStore()
             if name:
-                stores[name] = store
+                self._stores()[name] = store
+        store.users += 1
         self._store = store
 
     async def close(self) -> None:
         """Let go of the store; it is gone when the last registry of its name is."""
-        self._store = None
+        store, self._store = self._store, None
+        if store is None:
+            return
+        store.users -= 1
+        if not store.users:
+            store.deadlines.close()
+            stores = self._stores()
+            if stores.get(self.url.location) is store:
+                del stores[self.url.location]
+
+    def _stores(self) -> _Stores:
+        return _stores.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
 
     async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
         """Put the record and set its deadline."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from urllib.parse import unquote
 
 from microreg import options as config
 from microreg.catalog import Catalog
 from microreg.errors import ConfigError, InvalidService, Unsupported
 from microreg.events import Event
 from microreg.model import Node, Service
-from microreg.net import join_address, split_address
+from microreg.net import check_advertised
 from microreg.registry import Registry
 from microreg.rules import DEFAULT_TTL, check_name
 from microreg.url import RegistryURL
@@ -39,6 +40,7 @@ class StaticRegistry(Registry):
 
     def _add(self, part: str) -> None:
         name, equals, addresses = part.partition("=")
+        name = unquote(name)
         try:
             check_name(name)
             if not equals or not addresses:
@@ -46,7 +48,8 @@ class StaticRegistry(Registry):
             if self._catalog.services(name):
                 raise ConfigError(f"{self.url}: service {name!r} is given twice; {_EXPECTED}")
             for address in addresses.split(","):
-                address = join_address(*split_address(address))
+                address = unquote(address)
+                check_advertised(address)
                 if self._catalog.put(Service(name, nodes=[Node(address, id=address)])) is None:
                     raise ConfigError(f"{self.url}: address {address!r} is given twice for {name!r}")
         except InvalidService as error:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+from collections.abc import Callable
 from typing import Annotated, cast
 
 import typer
 from typer.main import get_command
 
 from microreg.cli import get, list_, register, watch
-from microreg.cli.demo import command as demo
+from microreg.cli.demo.command import demo
 from microreg.cli.errors import WarningLines, failed, prepare_streams
 from microreg.cli.loop import end_quietly
 
@@ -17,12 +19,15 @@ __all__ = ["build", "run"]
 
 log = logging.getLogger("microreg.cli")
 
-_EPILOG = """Exit codes: 0 ok · 1 not found (get), or the demo did not go as it should · 2 wrong usage or config ·
-3 registry unavailable or too slow · 4 permission denied · 70 a bug · 130 interrupted, 143 terminated,
-141 nobody reads the output any more. register that left cleanly ends with 0, whatever asked it to stop.
-
-Environment: MICROREG_REGISTRY, the registry to use where --registry is not given (write passwords as
-${NAME} to take them from the environment); MICROREG_ADVERTISE, the host or host:port that register announces."""
+_EXIT_CODES = (
+    "Exit codes: 0 ok · 1 not found (get), or the demo did not go as it should · 2 wrong usage or config · "
+    "3 registry unavailable or too slow · 4 permission denied · 70 a bug · 130 interrupted, 143 terminated, "
+    "141 nobody reads the output any more. register that left cleanly ends with 0, whatever asked it to stop."
+)
+_ENVIRONMENT = (
+    "Environment: MICROREG_REGISTRY, the registry where --registry is not given; MICROREG_ADVERTISE, the host "
+    "or host:port that register announces. A registry URL takes a password from the environment as ${NAME}."
+)
 
 
 def build() -> typer.Typer:
@@ -30,7 +35,7 @@ def build() -> typer.Typer:
     app = typer.Typer(
         name="microreg",
         help="Services find each other: see what is registered, follow it, announce a service.",
-        epilog=_EPILOG,
+        epilog=f"{_EXIT_CODES}\n\n{_ENVIRONMENT}",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -40,10 +45,16 @@ def build() -> typer.Typer:
         ("get", get.get_service),
         ("watch", watch.watch),
         ("register", register.register),
-        ("demo", demo.demo),
+        ("demo", demo),
     ):
-        app.command(name)(function)
+        app.command(name, help=_help(function), epilog=_EXIT_CODES)(function)
     return app
+
+
+def _help(function: Callable[..., int]) -> str:
+    """The docstring with every paragraph on one line, so that the terminal decides where lines break."""
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    return "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
 
 
 def run(arguments: list[str]) -> int:
@@ -82,7 +93,8 @@ def _root(
 
 def _add_plugins(app: typer.Typer) -> None:
     """Let plugins add commands (hook ``microreg_cli``). One that breaks is one warning and changes nothing."""
-    from microreg.plugins import App, hooks
+    from microreg.hookspecs import App
+    from microreg.plugins import hooks
 
     manager = hooks()
     for plugin in [each.plugin for each in manager.hook.microreg_cli.get_hookimpls()]:

@@ -22,7 +22,6 @@ __all__ = [
     "JsonOption",
     "RegistryOption",
     "TimeoutOption",
-    "bounded",
     "configured",
     "duration",
     "is_terminal",

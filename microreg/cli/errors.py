@@ -93,7 +93,9 @@ def exit_code(error: RegistryError) -> int:
 
 def failed(error: BaseException, *, as_json: bool) -> int:
     """Report an error that ended a command and return its exit code."""
-    number, _, _ = describe(error)
+    number, code, _ = describe(error)
+    if code == "interrupted":
+        return number
     if number == BUG and os.environ.get("MICROREG_TRACEBACK"):
         raise error
     report(error, as_json=as_json)

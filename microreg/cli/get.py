@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from microreg.cli.common import JsonOption, RegistryOption, TimeoutOption, configured, is_terminal, print_lines, print_table, table
+from microreg.cli.common import (
+    JsonOption,
+    RegistryOption,
+    TimeoutOption,
+    configured,
+    is_terminal,
+    print_lines,
+    print_table,
+    table,
+)
 from microreg.cli.errors import OK
 from microreg.cli.loop import Stop, execute, write
 from microreg.cli.text import STATUS_STYLE, NodeRow, pairs, rows, safe, services_json

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-from microreg.cli.common import JsonOption, RegistryOption, TimeoutOption, configured, is_terminal, print_lines, print_table, table
+from microreg.cli.common import (
+    JsonOption,
+    RegistryOption,
+    TimeoutOption,
+    configured,
+    is_terminal,
+    print_lines,
+    print_table,
+    table,
+)
 from microreg.cli.errors import OK
 from microreg.cli.loop import Stop, execute, write
 from microreg.cli.text import join, safe, services_json

@@ -8,7 +8,7 @@ import select
 import signal
 import stat
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -69,7 +69,7 @@ async def _guarded(main: Callable[[Stop], Coroutine[object, object, int]]) -> in
 
 
 @contextmanager
-def _signals(stop: Stop) -> Iterator[None]:
+def _signals(stop: Stop) -> Generator[None, None, None]:
     loop = asyncio.get_running_loop()
 
     def handle(number: int, _frame: FrameType | None) -> None:
@@ -89,7 +89,7 @@ def _signals(stop: Stop) -> Iterator[None]:
 
 
 @contextmanager
-def _reader_gone(stop: Stop) -> Iterator[None]:
+def _reader_gone(stop: Stop) -> Generator[None, None, None]:
     """Notice at once that the other end of a pipe was closed, not only at the next write."""
     loop, pipe = asyncio.get_running_loop(), _pipe()
     if pipe is None or not hasattr(select, "poll"):
@@ -126,12 +126,17 @@ async def write(line: str) -> None:
 
 async def _writable(pipe: int) -> None:
     loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    loop.add_writer(pipe, lambda: ready.done() or ready.set_result(None))
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(pipe, _fulfil, ready)
     try:
         await ready
     finally:
         loop.remove_writer(pipe)
+
+
+def _fulfil(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
 
 
 def _pipe() -> int | None:

@@ -29,9 +29,7 @@ _LOOK = 0.05
 
 def register(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the service.")],
-    port: Annotated[
-        int | None, typer.Option("--port", help="Port the service listens on.", show_default=False)
-    ] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port the service listens on.", show_default=False)] = None,
     address: Annotated[
         str | None,
         typer.Option(

@@ -42,7 +42,7 @@ class _View(Protocol):
 
 def watch(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Follow only this service.", show_default=False)
+        str | None, typer.Argument(metavar="NAME", help="Follow only this service.", show_default=False)
     ] = None,
     registry: RegistryOption = None,
     json: JsonOption = False,
@@ -82,9 +82,10 @@ async def _follow(watch: Watch, view: _View, timeout: float | None) -> None:
     try:
         try:
             async with asyncio.timeout(timeout):
-                await view.show(await anext(watch))
+                first = await anext(watch)
         except TimeoutError:
             raise watch.error or RegistryTimeout(f"the registry did not answer within {timeout:g} s") from None
+        await view.show(first)
         async for event in watch:
             await view.show(event)
     finally:

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import NoReturn, TypeVar
 
-from microreg import url as config
 from microreg.errors import RegistryError, ServiceNotFound
 from microreg.model import EMPTY, Node, Service
 from microreg.registry import Layer, Registry
@@ -17,12 +16,12 @@ from microreg.testing.check import Check, ConformanceError
 from microreg.testing.faults import Faults
 from microreg.testing.harness import Harness
 from microreg.testing.listener import Listener
-from microreg.testing.show import show
-from microreg.url import RegistryURL
+from microreg.testing.show import printable, show
 
 __all__ = ["Case", "Client"]
 
 T = TypeVar("T")
+E = TypeVar("E", bound=RegistryError)
 _CLEANUP = 5.0
 _LOG = 400
 
@@ -103,8 +102,8 @@ class Case:
         """The text of a failure."""
         lines = [
             f"{self.check.id}: {self.check.sentence}",
-            f"  expected: {expected}",
-            f"  seen:     {seen if isinstance(seen, str) else show(seen)}",
+            f"  expected: {printable(expected)}",
+            f"  seen:     {show(seen)}",
             f"  registry: {self.harness.title} (seed {self.harness.seed})",
             "  what happened, in seconds:",
         ]
@@ -114,7 +113,7 @@ class Case:
 
     def log(self, text: str) -> None:
         """Add a line to the record that a failure shows."""
-        self._log.append(f"{self._loop.time() - self._began:7.3f}  {text}")
+        self._log.append(f"{self._loop.time() - self._began:7.3f}  {printable(text)}")
 
     @property
     def log_length(self) -> int:
@@ -151,7 +150,7 @@ class Case:
             await asyncio.sleep(pause)
             pause = min(0.1, pause * 1.5)
 
-    async def raises(self, kind: type[RegistryError], call: Callable[[], Awaitable[object]], what: str) -> RegistryError:
+    async def raises(self, kind: type[E], call: Callable[[], Awaitable[object]], what: str) -> E:
         """The error that this call must raise."""
         try:
             answer = await call()

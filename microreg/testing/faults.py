@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from microreg.backends.memory import MemoryRegistry, MemoryStore
@@ -53,7 +53,7 @@ class MemoryFaults(Faults):
         self._client = client
 
     @asynccontextmanager
-    async def down(self) -> AsyncIterator[None]:
+    async def down(self) -> AsyncGenerator[None]:
         """The store refuses every call and drops every watch; expiry goes on."""
         async with self._store() as store:
             store.down = True
@@ -68,7 +68,7 @@ class MemoryFaults(Faults):
             store.wipe()
 
     @asynccontextmanager
-    async def _store(self) -> AsyncIterator[MemoryStore]:
+    async def _store(self) -> AsyncGenerator[MemoryStore]:
         async with self._client() as registry:
             memory = registry.unwrap(MemoryRegistry)
             if memory is None:

@@ -48,7 +48,9 @@ class Harness:
         seed: int | None = None,
     ) -> None:
         if (url is None) == (factory is None):
-            raise ConfigError("a Harness needs either a config string or a factory, for example Harness('memory://kit')")
+            raise ConfigError(
+                "a Harness needs either a config string or a factory, for example Harness('memory://kit')"
+            )
         self._factory = factory
         self._url = None if url is None else _shared(url)
         self.ttl = ttl

@@ -26,7 +26,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "register.restores-deregistered": "A record that somebody else withdrew is restored by the same call.",
         "register.restores-forgotten": "A record that the store has forgotten is restored by the same call.",
         "register.rejects-invalid": "Bad input is InvalidService before anything is sent; nothing is half registered.",
-        "register.rejects-ttl": "A ttl that is no number of seconds from 1 to 86,400 is InvalidService; nothing is sent.",
+        "register.rejects-ttl": "A ttl that is no number from 1 to 86,400 is InvalidService; nothing is sent.",
         # deregister
         "deregister.removes": "A withdrawn node is gone for every client, and watches hear of it.",
         "deregister.only-those": "Only the given nodes are withdrawn; all others stay.",
@@ -60,13 +60,13 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "watch.tells-what-was-lost": "What the store has forgotten, a watch tells as deleted.",
         "watch.notices-silence": "A source that falls silent without a word is noticed within 20 seconds.",
         # all verbs
-        "general.not-open": "Before open and after close every verb is RegistryClosed; opening or closing twice is fine.",
+        "general.not-open": "Before open and after close all is RegistryClosed; opening or closing twice is fine.",
         "general.wrong-loop": "From another event loop than its own, every verb is WrongLoop.",
         "general.concurrent": "Many calls at once on one client all take effect.",
         "general.cancellable": "Every call can be cancelled at any moment, and the registry stays usable.",
         "general.leaves-no-task": "A closed registry leaves no task behind.",
         "general.open-needs-no-server": "open needs no server: the first call says RegistryUnavailable.",
-        "general.unavailable": "While the store is away every call is RegistryUnavailable, and later all is well again.",
+        "general.unavailable": "While the store is away all is RegistryUnavailable; afterwards all is well again.",
     }
 )
 """Sentence by id, in the order of a report."""

@@ -76,17 +76,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self, executor: object, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> NoReturn:
         """Refused: virtual time does not wait for threads. Raises VirtualTimeError."""
-        inner: object = func.args[0] if isinstance(func, partial) and func.args else func
-        name = getattr(inner, "__qualname__", None) or repr(inner)
+        name = getattr(_inner(func), "__qualname__", "a function")
         raise VirtualTimeError(f"virtual time does not wait for threads, and {name} was to run in one")
 
-    async def subprocess_exec(self, *args: object, **options: object) -> NoReturn:
-        """Refused before anything is started. Raises VirtualTimeError."""
+    async def _refuse(self, *_: object, **__: object) -> NoReturn:
+        """Refused before anything is opened or started. Raises VirtualTimeError."""
         raise VirtualTimeError(_NO_IO)
 
-    async def subprocess_shell(self, *args: object, **options: object) -> NoReturn:
-        """Refused before anything is started. Raises VirtualTimeError."""
-        raise VirtualTimeError(_NO_IO)
+    create_connection = create_server = create_datagram_endpoint = subprocess_exec = subprocess_shell = _refuse
+    create_unix_connection = create_unix_server = _refuse
 
 
 class _Clock(selectors.BaseSelector):
@@ -160,3 +158,8 @@ def _place(task: asyncio.Task[object]) -> str:
         return "its end"
     code = frame.f_code
     return f"{os.path.basename(code.co_filename)}:{frame.f_lineno} in {code.co_qualname}"
+
+
+def _inner(function: object) -> object:
+    """The function that ``asyncio.to_thread`` has wrapped."""
+    return function.args[0] if isinstance(function, partial) and function.args else function

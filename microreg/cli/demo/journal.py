@@ -47,17 +47,18 @@ class Story:
     status: str = ""
     exit_code: int | None = None
     answered: int = 0
+    errors: int = 0
 
 
 @dataclass(slots=True)
 class Journal:
-    """The whole of it. ``clock`` gives seconds, ``listener`` gets every line as it is written."""
+    """The whole of it. ``clock`` gives seconds, each of ``listeners`` gets every line as it is written."""
 
     clock: Callable[[], float]
-    listener: Callable[[Line], None] = lambda line: None
-    stories: dict[str, Story] = field(default_factory=dict)
-    attempts: list[Attempt] = field(default_factory=list)
-    failed_calls: list[str] = field(default_factory=list)
+    listeners: list[Callable[[Line], None]] = field(default_factory=list[Callable[[Line], None]])
+    stories: dict[str, Story] = field(default_factory=dict[str, Story])
+    attempts: list[Attempt] = field(default_factory=list[Attempt])
+    failed_calls: list[str] = field(default_factory=list[str])
     calls: int = 0
     origin: float = field(init=False)
 
@@ -122,7 +123,9 @@ class Journal:
         self.attempts.append(Attempt(began, node, error))
         story = self.story(node)
         if error:
-            self._write("retry", node, error)
+            story.errors += 1
+            if story.errors == 1:
+                self._write("retry", node, f"{error}: asked another node instead (further ones are counted)")
         else:
             story.answered += 1
             if story.answered == 1:
@@ -151,4 +154,6 @@ class Journal:
         self._write("heard", change.node.id, f"gone: {change.reason}")
 
     def _write(self, kind: str, node: str, text: str) -> None:
-        self.listener(Line(self.now, kind, node, text))
+        line = Line(self.now, kind, node, text)
+        for listener in self.listeners:
+            listener(line)

@@ -32,6 +32,7 @@ class Stage(Protocol):
 
     async def until(self, happened: Callable[[], bool]) -> bool:
         """Wait until it has happened; False where patience ended first."""
+        ...
 
     async def pause(self, seconds: float) -> None:
         """Let calls go on for a while."""

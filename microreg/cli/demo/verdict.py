@@ -50,7 +50,7 @@ def facts(journal: Journal) -> dict[str, object]:
         "calls": journal.calls,
         "failed_calls": len(journal.failed_calls),
         "retries": journal.retries,
-        "calls_per_node": {node: story.answered for node, story in journal.stories.items() if story.started is not None},
+        "calls_per_node": {node: story.answered for node, story in journal.stories.items() if story.pid},
         "seconds_until_heard": {what: round(seconds, 4) for what, seconds in latencies(journal).items()},
         "seconds": round(journal.now, 2),
     }

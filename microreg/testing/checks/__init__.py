@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from microreg.testing.check import Check
-from microreg.testing.checks import (
-    deregistering,
-    lifecycle,
-    liveness,
-    lookup,
-    outages,
-    refusals,
-    registering,
-    watching,
-    watches,
-)
+from microreg.testing.checks.deregistering import CHECKS as DEREGISTERING
+from microreg.testing.checks.lifecycle import CHECKS as LIFECYCLE
+from microreg.testing.checks.liveness import CHECKS as LIVENESS
+from microreg.testing.checks.lookup import CHECKS as LOOKUP
+from microreg.testing.checks.outages import CHECKS as OUTAGES
+from microreg.testing.checks.refusals import CHECKS as REFUSALS
+from microreg.testing.checks.registering import CHECKS as REGISTERING
+from microreg.testing.checks.watches import CHECKS as WATCHES
+from microreg.testing.checks.watching import CHECKS as WATCHING
 from microreg.testing.sentences import SENTENCES
 
 __all__ = ["CHECKS"]
 
-_ROOMS = (registering, liveness, refusals, deregistering, lookup, watching, watches, lifecycle, outages)
+_ROOMS = (REGISTERING, LIVENESS, REFUSALS, DEREGISTERING, LOOKUP, WATCHING, WATCHES, LIFECYCLE, OUTAGES)
 _ORDER = {id: number for number, id in enumerate(SENTENCES)}
 
 CHECKS: tuple[Check, ...] = tuple(
-    sorted((check for room in _ROOMS for check in room.CHECKS), key=lambda check: _ORDER[check.id])
+    sorted((check for room in _ROOMS for check in room), key=lambda check: _ORDER[check.id])
 )
 """Every check of the kit."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from microreg.errors import ServiceNotFound
 from microreg.model import Endpoint, Node, Service
 from microreg.registry import Registry
@@ -39,18 +41,14 @@ async def _sorted(case: Case) -> None:
     reader = await case.client()
     name = case.name()
     ids = {"1.0": ["a", "b", "z"], "1.10": ["c", "d"], "1.2": ["A", "m", "x-1"], "": ["0"]}
-    records = [
-        Service(name, version, nodes=[Node(f"10.0.0.1:{1000 + ord(id[0])}", id=id)]) for version in ids for id in ids[version]
-    ]
+    nodes = {id: Node(f"10.0.0.1:{1000 + ord(id[0])}", id=id) for group in ids.values() for id in group}
+    records = [Service(name, version, nodes=[nodes[id]]) for version in ids for id in ids[version]]
     case.rng.shuffle(records)
     for number, record in enumerate(records):
         await writers[number % 2].register(record)
     listener = await case.watch(reader, name)
     await listener.holds(*records)
-    expected = tuple(
-        Service(name, version, nodes=[Node(f"10.0.0.1:{1000 + ord(id[0])}", id=id) for id in sorted(ids[version])])
-        for version in sorted(ids)
-    )
+    expected = tuple(Service(name, each, nodes=[nodes[id] for id in sorted(ids[each])]) for each in sorted(ids))
     for client in (*writers, reader):
         await case.shows(client, name, *expected)
 
@@ -78,10 +76,10 @@ async def _not_found(case: Case) -> None:
     authoritative = "authoritative" in case.harness.capabilities
     for client in (writer, reader):
         name = case.name()
-        error = await case.raises(ServiceNotFound, lambda client=client, name=name: client.get_service(name), "get_service")
-        if isinstance(error, ServiceNotFound):
-            case.expect(error.authoritative is authoritative, f"authoritative={authoritative}", repr(error.authoritative))
-            case.expect(error.name == name, f"an error that names {name}", error.name)
+        error = await case.raises(ServiceNotFound, partial(client.get_service, name), "get_service")
+        said = error.authoritative
+        case.expect(said is authoritative, f"authoritative={authoritative}", repr(said))
+        case.expect(error.name == name, f"an error that names {name}", error.name)
 
 
 @check(CHECKS, "list.sorted")
@@ -124,7 +122,11 @@ async def _list_no_empty_names(case: Case) -> None:
         for service in (left, expired):
             await case.shows(client, service.name)
         for name in (left.name, expired.name):
-            await case.until(client.list_services, lambda listed, name=name: name not in listed, f"a list without {name}")
+            await case.until(client.list_services, partial(_lacks, name), f"a list without {name}")
+
+
+def _lacks(name: str, listed: tuple[str, ...]) -> bool:
+    return name not in listed
 
 
 async def _lists(case: Case, client: Registry, *expected: str) -> None:
