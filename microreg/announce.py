@@ -39,14 +39,18 @@ def announce(
 
     ``service`` is a name, described by the other arguments (``metadata`` is the node's), or a complete
     Service with exactly one node. ``address`` is ``host:port``, or a host beside ``port``; a host that is
-    not given is found: ``$MICROREG_ADVERTISE``, the address towards the store, the best interface.
+    not given is found: ``$MICROREG_ADVERTISE`` (its port, if it has one, counts too), the address towards the store, the best interface.
     ``check`` is a function, ``http://…`` or ``tcp://…``; a node is ``critical`` while it fails. ``ttl`` and
     ``drain_delay`` are seconds. Raises InvalidService for what cannot be registered and ConfigError where
     no address is found.
     """
     from microreg.announcement import Announcement
+    from microreg.errors import ConfigError
     from microreg.probe import probe
+    from microreg.registry import Registry
 
+    if not isinstance(registry, Registry):
+        raise ConfigError(f"announce() takes the registry first, as connect() returns it; got {type(registry).__name__}")
     return Announcement(
         registry,
         _record(registry, service, port, address, version, metadata, endpoints, id),
@@ -73,17 +77,21 @@ def _record(
     if isinstance(service, str):
         where = _address(registry, port, address)
         return Service(service, version, endpoints=endpoints, nodes=[Node(where, id=id, metadata=metadata or EMPTY)])
-    if any(value not in (None, "", ()) for value in (port, address, version, metadata, endpoints, id)):
+    if not isinstance(service, Service):
+        raise InvalidService(f"announce() takes a name or a Service, got {type(service).__name__}")
+    if port is not None or id is not None or any((address, version, metadata, endpoints)):
         raise InvalidService("announce() got a complete Service and also fields of one; give either")
-    if len(service.records()) != 1:
+    if len(service.nodes) != 1:
         raise InvalidService("announce() takes a name, or a Service with exactly one node; call it once for each node")
     return service
 
 
 def _address(registry: Registry, port: int | None, address: str | None) -> str:
     from microreg.errors import InvalidService
-    from microreg.net import ADVERTISE_VARIABLE, advertised, join_address
+    from microreg.net import ADVERTISE_VARIABLE, address_problem, advertised, join_address
 
+    if not isinstance(address, str | None):
+        raise InvalidService(f"address of type {type(address).__name__}: expected a str, 'host:port' or a host")
     if port is None:
         if address is None:
             raise InvalidService("announce() needs port=8080, the port the service listens on, or address='host:8080'")
@@ -91,8 +99,10 @@ def _address(registry: Registry, port: int | None, address: str | None) -> str:
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
         raise InvalidService(f"port {port!r}: expected a number from 1 to 65535, the one that the service listens on")
     if address is not None:
+        if not address_problem(address):
+            raise InvalidService(f"address {address!r} has a port already; leave out port={port}")
         return join_address(address, port)
-    told = ADVERTISE_VARIABLE in os.environ
+    told = bool(os.environ.get(ADVERTISE_VARIABLE))
     known = None if told else registry.advertised_host()
     if known is not None:
         return join_address(known, port)

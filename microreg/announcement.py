@@ -1,74 +1,34 @@
-"""The registration that never gives up, and drains first.
-
-One task per announcement is the only writer of its record: it registers, renews, heals and withdraws.
-"""
+"""The registration that never gives up, and drains first. The writing is done by :mod:`microreg.writer`."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 import random
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
-from microreg.errors import (
-    ConfigError,
-    InvalidService,
-    RegistryClosed,
-    RegistryError,
-    RegistryUnavailable,
-    Unsupported,
-    WrongLoop,
-)
+from microreg.errors import InvalidService, RegistryClosed, RegistryError, RegistryUnavailable
+from microreg.journal import State, Transition
 from microreg.model import Endpoint, Node, Service, Status
 from microreg.probe import Probe
 from microreg.registry import Checked, Registry
 from microreg.rules import check_service, check_ttl
+from microreg.writer import HOPELESS, Writer
 
 __all__ = ["Announcement", "State", "Transition"]
 
-log = logging.getLogger("microreg.announce")
-
-BACKOFF_BASE = 0.5
-BACKOFF_CAP = 30.0
-"""Seconds between two attempts at most, however long the store is away."""
-STOP_BUDGET = 5.0
-"""Seconds that leaving may take in all."""
 _FIRST = 1.0
-_FLOOR = 0.05
-_HOPELESS = (ConfigError, InvalidService, RegistryClosed, Unsupported, WrongLoop)
-
-
-class State(StrEnum):
-    """Where an announcement stands: ``live`` means that the store holds the record as wanted."""
-
-    REGISTERING = "registering"
-    LIVE = "live"
-    LOST = "lost"
-    DRAINING = "draining"
-    GONE = "gone"
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """One change of state: when (``loop.time()``, seconds), to what, and because of which error."""
-
-    time: float
-    state: State
-    error: RegistryError | None = None
+_MAX_DELAY = 3600.0
 
 
 class Announcement:
     """Keeps one node registered from ``async with`` to its end; made by :func:`microreg.announce`.
 
-    ``state`` and ``error`` say how it stands, ``history`` holds the last 64 transitions. Entering waits for
-    the first attempt, at most a second, and raises only what can never succeed (InvalidService,
-    ConfigError, Unsupported, RegistryClosed, WrongLoop); a store that is down is tried again for ever.
+    Entering waits for the first attempt, at most a second, and raises only what can never succeed
+    (InvalidService, ConfigError, Unsupported, RegistryClosed, WrongLoop); a store that is down, or refuses the
+    credentials, is tried again for ever. Leaving drains, also when the body or the entering is cancelled;
+    a second cancellation ends that at once.
     """
 
     def __init__(
@@ -82,75 +42,87 @@ class Announcement:
         rng: random.Random | None = None,
     ) -> None:
         check_service(service)
+        if len(service.nodes) != 1:
+            raise InvalidService(f"an announcement is of one node; service {service.name!r} has {len(service.nodes)}")
         self.registry = registry
         self.ttl = check_ttl(ttl)
-        self.state = State.REGISTERING
-        self.error: RegistryError | None = None
-        self.history: deque[Transition] = deque(maxlen=64)
-        self._wanted = service
-        self._probe = probe
-        self._healthy = True
-        self._drain_delay = drain_delay
-        self._rng = rng or random.Random()
-        self._pid = os.getpid()
-        self._stopping = False
-        self._was_live = False
-        self._attempts = 0
-        self._busy = False
-        self._ended = False
-        self._writer: asyncio.Task[None] | None = None
+        self._drain_delay = _seconds(drain_delay)
+        self._writer = Writer(registry, service, self.ttl, probe, rng)
+        self._journal = self._writer.journal
         self._stopper: asyncio.Task[None] | None = None
-        self._changed = asyncio.Event()
-        self._news: asyncio.Future[None] | None = None
+
+    @property
+    def state(self) -> State:
+        """Where it stands now."""
+        return self._journal.state
+
+    @property
+    def error(self) -> RegistryError | None:
+        """Why the last attempt failed; None where it did not."""
+        return self._journal.error
+
+    @property
+    def history(self) -> tuple[Transition, ...]:
+        """The last 64 transitions, oldest first."""
+        return tuple(self._journal.history)
 
     @property
     def service(self) -> Service:
         """The record as it should be now: a Service with exactly this node, ``critical`` while its check fails."""
-        node = self._wanted.nodes[0]
-        if self._stopping:
-            node = node.replace(status=Status.DRAINING)
-        elif not self._healthy:
-            node = node.replace(status=Status.CRITICAL)
-        return self._wanted.with_nodes(node)
+        return self._writer.service
 
     @property
     def node(self) -> Node:
         """The node of :attr:`service`."""
         return self.service.nodes[0]
 
-    # -- life ------------------------------------------------------------------------------------
-
     async def __aenter__(self) -> Self:
-        if self._writer is not None:
+        if self._writer.started:
             raise RegistryClosed("this announcement was used before; call announce() again for another")
         checked = self.registry.unwrap(Checked)
         if checked is not None:
-            checked.claim(self._wanted)
-        self._writer = asyncio.create_task(self._write(), name=f"microreg announce {self._wanted.name}")
+            checked.claim(self.service)
+        self._journal.on_live = self._announced
+        first = self._writer.start()
         try:
-            await self._until(lambda: self._attempts > 0, _FIRST)
-            if isinstance(self.error, _HOPELESS):
-                raise self.error
-        except BaseException:
-            self._stopping = True
-            self._writer.cancel()
-            await asyncio.wait([self._writer])
-            self._finish()
+            await asyncio.wait([first], timeout=_FIRST)
+        except asyncio.CancelledError as error:
+            await self.__aexit__(type(error), error, None)
             raise
+        if isinstance(self.error, HOPELESS):
+            await self._end()
+            raise self.error
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.drain()
+        stopper = self._leaving()
+        if stopper is None:
+            return
+        cancelled = isinstance(error, asyncio.CancelledError)
+        caught: asyncio.CancelledError | None = None
+        while not stopper.done():
+            try:
+                await asyncio.wait([stopper])
+            except asyncio.CancelledError as again:
+                if cancelled or caught is not None:
+                    stopper.cancel()
+                    await asyncio.wait([stopper])
+                caught = again
+        await self._end()
+        if caught is not None:
+            raise caught
 
     async def wait_live(self, timeout: float | None = None) -> None:
         """Wait until the store holds the record. Raises RegistryUnavailable after ``timeout`` seconds, or when gone."""
-        over = (State.LIVE, State.DRAINING, State.GONE)
-        if not await self._until(lambda: self.state in over, timeout) or self.state is not State.LIVE:
-            raise RegistryUnavailable(
-                f"{self._wanted.name!r} is {self.state}, not live: {self.error or 'no error yet'}"
-            )
+        writer = self._writer
+        if not writer.started:
+            raise RegistryClosed("this announcement has not begun: use `async with announce(...) as announcement:`")
+        await self._journal.until(lambda: self.state is State.LIVE or writer.stopping or writer.ended, timeout)
+        if self.state is not State.LIVE or writer.stopping:
+            why = self.error or "no attempt was answered so far"
+            raise RegistryUnavailable(f"{writer.wanted.name!r} is {self.state}, not live: {why}")
 
     async def update(
         self,
@@ -164,198 +136,68 @@ class Announcement:
         """Replace the given fields (status, metadata and address are the node's) and publish at once.
 
         Returns after one attempt; where that failed the change is published when the store is back. Raises
-        InvalidService, with nothing changed, for a record that cannot be registered.
+        InvalidService, with nothing changed, for a record that cannot be registered. Where only the store can
+        tell (RecordTooLarge), every change since the record that it holds is taken back.
         """
-        if self._stopping:
-            raise RegistryClosed(f"{self._wanted.name!r} is {self.state}; it cannot change any more")
-        before, node = self._wanted, self._wanted.nodes[0]
+        writer = self._writer
+        before = writer.wanted
+        if writer.stopping or writer.ended:
+            raise RegistryClosed(f"{before.name!r} is {self.state} and cannot change any more")
         wanted = Service(
             before.name,
             before.version if version is None else version,
             before.metadata,
             before.endpoints if endpoints is None else endpoints,
-            [
-                Node(
-                    node.address if address is None else address,
-                    id=node.id,
-                    metadata=node.metadata if metadata is None else metadata,
-                    status=node.status if status is None else status,
-                )
-            ],
+            (before.nodes[0].replace(status=status, metadata=metadata, address=address),),
         )
         check_service(wanted)
-        self._wanted = wanted
-        if self._writer is None:
-            return
-        attempt = self._attempts + 1 + self._busy
-        self._changed.set()
-        await self._until(lambda: self._attempts >= attempt or self._stopping or self._ended, None)
-        if isinstance(self.error, InvalidService) and self._wanted is wanted:
-            self._wanted = before
-            self._changed.set()
-            raise self.error
+        writer.wanted = wanted
+        if writer.started:
+            await writer.publish()
 
     async def drain(self) -> None:
         """Leave: status ``draining``, deregister, wait until watchers have heard; at most 5 s in all.
 
-        Done when it returns, also with the store down and also when the caller was cancelled; only a second
-        cancellation ends it early. Calling it again waits for the first.
+        Done when it returns, also with the store down. When the call is cancelled the leaving goes on, and the
+        end of ``async with`` waits for it. Calling it again waits for the first.
         """
-        if self._writer is None:
-            return
-        if self._stopper is None:
-            self._stopping = True
-            self._stopper = asyncio.create_task(self._leave(), name=f"microreg drain {self._wanted.name}")
-        try:
-            await asyncio.shield(self._stopper)
-        except asyncio.CancelledError:
-            self._stopper.cancel()
-            await asyncio.wait([self._stopper])
-            raise
+        stopper = self._leaving()
+        if stopper is not None:
+            await asyncio.wait([stopper])
 
-    # -- the only writer -------------------------------------------------------------------------
-
-    async def _write(self) -> None:
-        failures = 0
-        while not self._stopping and os.getpid() == self._pid:
-            self._changed.clear()
-            self._busy = True
-            try:
-                live = await self._attempt()
-            finally:
-                self._busy = False
-                self._attempts += 1
-                self._notify()
-            if isinstance(self.error, RegistryClosed | WrongLoop):
-                break
-            failures = 0 if live else failures + 1
-            await self._pause(self.ttl / 3 * self._rng.uniform(0.9, 1.1) if live else self._backoff(failures))
-        self._ended = True
-        self._notify()
-
-    async def _attempt(self) -> bool:
-        if self._probe is not None:
-            try:
-                async with asyncio.timeout(self.ttl / 3):
-                    self._healthy = await self._probe()
-            except TimeoutError:
-                self._move(
-                    State.LOST,
-                    RegistryError(f"the check took more than {self.ttl / 3:g} s; renewal is withheld"),
-                )
-                return True
-        try:
-            await self.registry.register(self.service, ttl=self.ttl)
-        except RegistryError as error:
-            self._move(State.LOST if self._was_live else State.REGISTERING, error)
-            return False
-        self._move(State.LIVE, None)
-        return True
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
-        except TimeoutError:
-            return
-
-    def _backoff(self, failures: int) -> float:
-        return max(_FLOOR, self._rng.uniform(0, min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(failures, 16))))
-
-    # -- leaving ---------------------------------------------------------------------------------
+    def _leaving(self) -> asyncio.Task[None] | None:
+        if self._stopper is None and self._writer.started and self.state is not State.GONE:
+            self._writer.stopping = True
+            self._journal.notify()
+            self._stopper = asyncio.create_task(self._leave(), name=f"microreg drain {self.service.name}")
+        return self._stopper
 
     async def _leave(self) -> None:
-        assert self._writer is not None
-        loop = asyncio.get_running_loop()
-        end = loop.time() + STOP_BUDGET
         try:
-            self._changed.set()
-            self._notify()
-            await asyncio.wait([self._writer], timeout=_FIRST)
-            self._writer.cancel()
-            await asyncio.wait([self._writer])
-            self._move(State.DRAINING, self.error)
-            if os.getpid() == self._pid and not isinstance(self.error, _HOPELESS):
-                await self._withdraw(end - self._drain_delay)
+            await self._writer.leave(self._drain_delay)
         finally:
-            self._writer.cancel()
-            self._finish()
+            await self._end()
 
-    async def _withdraw(self, end: float) -> None:
-        loop = asyncio.get_running_loop()
+    async def _end(self) -> None:
+        """The writer is stopped and the node free for another announcement, whatever came before."""
+        if self.state is State.GONE:
+            return
         try:
-            async with asyncio.timeout_at(end):
-                if self._was_live:
-                    await self._tell_draining()
-                failures = 0
-                while not await self._deregister():
-                    failures += 1
-                    await asyncio.sleep(min(self._backoff(failures), max(0.0, end - loop.time())))
-        except TimeoutError:
-            log.warning("left without deregistering; the record expires", extra={"service": self._wanted.name})
-        if self._was_live:
-            await asyncio.sleep(self._drain_delay)
-
-    async def _tell_draining(self) -> None:
-        try:
-            await self.registry.register(self.service, ttl=self.ttl)
-        except RegistryError as error:
-            self._move(State.DRAINING, error)
-
-    async def _deregister(self) -> bool:
-        try:
-            await self.registry.deregister(self.service)
-        except RegistryError as error:
-            self._move(State.DRAINING, error)
-            return isinstance(error, _HOPELESS)
-        return True
-
-    def _finish(self) -> None:
-        checked = self.registry.unwrap(Checked)
-        if checked is not None:
-            checked.release(self._wanted)
-        self._move(State.GONE, self.error)
-
-    # -- state -----------------------------------------------------------------------------------
-
-    def _move(self, state: State, error: RegistryError | None) -> None:
-        self.error = error
-        first = state is State.LIVE and not self._was_live
-        self._was_live = self._was_live or first
-        if state is not self.state or not self.history:
-            self.state = state
-            self.history.append(Transition(asyncio.get_running_loop().time(), state, error))
-            level = logging.WARNING if state is State.LOST else logging.INFO
-            log.log(
-                level,
-                "announcement is %s",
-                state,
-                extra={"service": self._wanted.name, "error": str(error or "")},
-            )
-        if first:
-            self._announced()
-        self._notify()
+            await self._writer.stop()
+        finally:
+            checked = self.registry.unwrap(Checked)
+            if checked is not None:
+                checked.release(self.service)
+            self._journal.move(State.GONE, self.error)
 
     def _announced(self) -> None:
-        from microreg.plugins import hooks
+        from microreg.plugins import tell
 
-        try:
-            hooks().hook.microreg_announced(announcement=self)
-        except Exception:
-            log.exception("a plugin failed in microreg_announced")
+        tell("microreg_announced", announcement=self)
 
-    def _notify(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
-        self._news = None
 
-    async def _until(self, done: Callable[[], bool], timeout: float | None) -> bool:
-        try:
-            async with asyncio.timeout(timeout):
-                while not done():
-                    if self._news is None:
-                        self._news = asyncio.get_running_loop().create_future()
-                    await asyncio.shield(self._news)
-        except TimeoutError:
-            return False
-        return True
+def _seconds(drain_delay: float) -> float:
+    number = isinstance(drain_delay, int | float) and not isinstance(drain_delay, bool)
+    if not number or not 0 <= drain_delay <= _MAX_DELAY:
+        raise InvalidService(f"drain_delay {drain_delay!r}: expected a number of seconds from 0 to {_MAX_DELAY:g}")
+    return float(drain_delay)

@@ -34,6 +34,4 @@ def connect(url: str | RegistryURL | None = None) -> Registry:
     for name in reversed(parsed.layers):
         around = plugins.layer(name)
         registry = around(registry, parsed, parse_options(around.Options, parsed, layer=name))
-    for wrapped in plugins.hooks().hook.microreg_wrap(registry=registry, url=parsed):
-        registry = wrapped
-    return registry
+    return plugins.wrap(registry, parsed)

@@ -58,7 +58,7 @@ EMPTY = FrozenDict()
 def _frozen(metadata: Mapping[str, str]) -> FrozenDict:
     if type(metadata) is FrozenDict:
         return metadata
-    if type(metadata) is not dict and not isinstance(metadata, Mapping):
+    if not isinstance(metadata, Mapping):
         raise InvalidService(f"metadata is of type {type(metadata).__name__}; expected a mapping of str to str")
     return FrozenDict(metadata) if metadata else EMPTY
 
@@ -146,7 +146,8 @@ class Node(Struct, frozen=True, gc=False):
     def __post_init__(self) -> None:
         if type(self.metadata) is not FrozenDict:
             _set(self, "metadata", _frozen(self.metadata))
-        if self.id is None:
+        given: object = self.id
+        if given is None:
             _set(self, "id", new_id())
 
     def replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, metadata
@@ -14,8 +15,9 @@ import pluggy
 from microreg import hookspecs
 from microreg.errors import ConfigError
 from microreg.registry import Layer, Registry
+from microreg.url import RegistryURL
 
-__all__ = ["backend", "hooks", "installed", "layer", "load", "names"]
+__all__ = ["backend", "hooks", "installed", "layer", "load", "names", "tell", "wrap"]
 
 log = logging.getLogger("microreg.plugins")
 
@@ -75,13 +77,61 @@ def hooks() -> pluggy.PluginManager:
     manager = pluggy.PluginManager("microreg")
     manager.add_hookspecs(hookspecs)
     for entry in entry_points(group="microreg"):
+        name = f"{entry.name} ({_origin(entry)}, {entry.value})"
+        if manager.has_plugin(name):
+            continue
         try:
-            manager.register(entry.load(), name=entry.name)
+            manager.register(entry.load(), name=name)
             manager.check_pending()
         except Exception as error:
-            manager.unregister(name=entry.name) if manager.has_plugin(entry.name) else None
-            log.warning("skipped a broken plugin", extra={"plugin": entry.name, "error": str(error)})
+            if manager.has_plugin(name):
+                manager.unregister(name=name)
+            _warn(name, error)
     return manager
+
+
+def tell(hook: str, **arguments: object) -> None:
+    """Call a hook of every plugin; one that raises is one warning and keeps no other from hearing."""
+    for plugin in _implementing(hook):
+        try:
+            _call(plugin, hook, arguments)
+        except Exception as error:
+            _warn(hooks().get_name(plugin), error)
+
+
+def wrap(registry: Registry, url: RegistryURL) -> Registry:
+    """The registry that ``microreg_wrap`` makes of this one, each plugin around the one before.
+
+    A plugin that raises is one warning, and left out; only its ConfigError is raised, being meant for people.
+    """
+    for plugin in _implementing("microreg_wrap"):
+        try:
+            for found in _call(plugin, "microreg_wrap", {"registry": registry, "url": url}):
+                if not isinstance(found, Registry):
+                    raise TypeError(f"microreg_wrap returned {type(found).__name__}; expected a Registry or None")
+                registry = found
+        except ConfigError:
+            raise
+        except Exception as error:
+            _warn(hooks().get_name(plugin), error)
+    return registry
+
+
+def _implementing(hook: str) -> list[object]:
+    """The plugins with this hook, in pluggy's order: the one that was registered last comes first."""
+    caller: pluggy.HookCaller = getattr(hooks().hook, hook)
+    return [implementation.plugin for implementation in reversed(caller.get_hookimpls())]
+
+
+def _call(plugin: object, hook: str, arguments: Mapping[str, object]) -> list[object]:
+    manager = hooks()
+    others = [each for each in manager.get_plugins() if each is not plugin]
+    return cast(list[object], manager.subset_hook_caller(hook, others)(**arguments))
+
+
+def _warn(plugin: str | None, error: Exception) -> None:
+    described = f"{type(error).__name__}: {error}"
+    log.warning("skipped a broken plugin", extra={"plugin": plugin, "error": described}, exc_info=error)
 
 
 def _subclass(group: str, name: str, base: type[C]) -> type[C]:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
+import re
 from collections.abc import Awaitable, Callable
 
+from microreg.address import quoted
 from microreg.errors import ConfigError, InvalidService
 from microreg.net import split_address
 
 __all__ = ["Check", "Probe", "probe"]
 
+log = logging.getLogger("microreg.probe")
+
 Check = str | Callable[[], bool | None | Awaitable[bool | None]]
-"""A probe URL, or a function (plain or async): False or an exception is a failure, True or None is health."""
+"""A probe URL, or a function (plain or async): an exception or what is false is a failure, True or None is health."""
 
 Probe = Callable[[], Awaitable[bool]]
 """Whether the thing is healthy now. Does not raise; may hang, so bound it in time."""
 
+_HEALTHY = re.compile(rb"HTTP/[0-9.]+ +[23][0-9][0-9](?![0-9])")
 _EXPECTED = "expected http://host:port/path, tcp://host:port, or a function"
 
 
@@ -25,21 +31,21 @@ def probe(check: Check) -> Probe:
     if callable(check):
         return _from_function(check)
     if not isinstance(check, str):
-        raise ConfigError(f"check {check!r}: {_EXPECTED}")
+        raise ConfigError(f"check of type {type(check).__name__}: {_EXPECTED}")
     scheme, separator, rest = check.partition("://")
     address, slash, path = rest.partition("/")
     if scheme not in ("http", "tcp") or not separator:
-        raise ConfigError(f"check {check!r}: {_EXPECTED}")
+        raise ConfigError(f"check {quoted(check)}: {_EXPECTED}")
     if scheme == "http" and address.rpartition("]")[2].count(":") == 0:
         address += ":80"
     try:
         host, port = split_address(address)
     except InvalidService as error:
-        raise ConfigError(f"check {check!r}: {error}; {_EXPECTED}") from None
+        raise ConfigError(f"check {quoted(check)}: {error}; {_EXPECTED}") from None
     if scheme == "tcp":
         return lambda: _tcp(host, port)
     if not path.isascii() or not path.isprintable() or " " in path:
-        raise ConfigError(f"check {check!r}: the path must be percent-encoded ASCII")
+        raise ConfigError(f"check {quoted(check)}: the path must be percent-encoded ASCII")
     return lambda: _http(host, port, slash + path or "/")
 
 
@@ -49,11 +55,21 @@ def _from_function(check: Callable[[], bool | None | Awaitable[bool | None]]) ->
             result = check()
             if inspect.isawaitable(result):
                 result = await result
-        except Exception:
-            return False
-        return result is not False
+            return result is None or bool(result)
+        except asyncio.CancelledError:
+            if _cancelled():
+                raise
+        except Exception as error:
+            log.info("the check raised", extra={"error": f"{type(error).__name__}: {error}"})
+        return False
 
     return run
+
+
+def _cancelled() -> bool:
+    """Whether it is us who are cancelled, and not only something that the check has waited for."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 async def _tcp(host: str, port: int) -> bool:
@@ -79,8 +95,7 @@ async def _http(host: str, port: int, target: str) -> bool:
         return False
     finally:
         await _close(writer)
-    parts = line.split()
-    return len(parts) > 1 and parts[0].startswith(b"HTTP/") and parts[1][:1] in (b"2", b"3")
+    return _HEALTHY.match(line) is not None
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:

@@ -35,11 +35,9 @@ from microreg.watch import Watch
 __all__ = ["Checked", "Layer", "Registry"]
 
 _BUILTIN: Mapping[type, type[RegistryError]] = {
+    **dict.fromkeys((OSError, EOFError, asyncio.CancelledError), RegistryUnavailable),
     TimeoutError: RegistryTimeout,
     PermissionError: PermissionDenied,
-    OSError: RegistryUnavailable,
-    EOFError: RegistryUnavailable,
-    asyncio.CancelledError: RegistryUnavailable,
 }
 
 T = TypeVar("T")
@@ -191,13 +189,11 @@ class Checked(Layer):
 
     async def close(self) -> None:
         """End open watches and close the backend, within the ``timeout`` option. Closing twice is fine."""
-        if self._closed:
+        if self._closed or self._loop is None:
+            self._closed = True
             return
-        if self._loop is not None:
-            self._check()
+        self._check()
         self._closed = True
-        if self._loop is None:
-            return
         watches = tuple(self._watches)
         for watch in watches:
             watch.fail(RegistryClosed(f"{self.url} was closed"))
@@ -301,10 +297,9 @@ class Checked(Layer):
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            translated = self._translate(error, verb)
-            if translated is error:
-                raise
-            raise translated from error
+            if (translated := self._translate(error, verb)) is not error:
+                raise translated from error
+            raise
 
     def _translate(self, error: BaseException, verb: str = "watch") -> RegistryError:
         """The error of the tree, with the client library's as its cause. A library may cancel its own calls."""

@@ -59,7 +59,7 @@ def check_removal(service: Service) -> None:
 def check_ttl(ttl: float) -> float:
     """The ttl as a float: seconds from 1 to 86,400 (one day)."""
     if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not MIN_TTL <= ttl <= MAX_TTL:
-        raise InvalidService(f"ttl {_shown(ttl)}: expected seconds from {MIN_TTL:g} to {MAX_TTL:g} (one day), as a number")
+        raise InvalidService(f"ttl {_shown(ttl)}: expected a number of seconds, {MIN_TTL:g} to {MAX_TTL:g} (one day)")
     return float(ttl)
 
 

@@ -70,15 +70,22 @@ def test_the_readme_names_the_commands_to_start_with() -> None:
     assert "make test" in text
 
 
-@each_page
-def test_whole_programs_run(page: Path) -> None:
-    """A python block with an import at its top is a whole program; one without is a fragment, and only compiled."""
+def run_programs(page: Path) -> list[str]:
+    """What the whole programs of a page print: python blocks with an import. Others are fragments."""
     env = clean_env(MICROREG_REGISTRY="mdns://127.0.0.1", MICROREG_ADVERTISE="127.0.0.1")
     programs = [block for block in blocks(page) if re.search(r"^(import|from) ", block, re.MULTILINE)]
-    outputs = [python(program, env=env, timeout=20) for program in programs]
-    if page.name == "README.md" and page.parent == ROOT:
-        assert outputs, "README.md has no python block that is a whole program"
-        assert "http://127.0.0.1:8080" in outputs[0]
+    return [python(program, env=env, timeout=20) for program in programs]
+
+
+def test_the_readmes_example_runs() -> None:
+    outputs = run_programs(ROOT / "README.md")
+    assert outputs, "README.md has no python block that is a whole program"
+    assert "http://127.0.0.1:8080" in outputs[0]
+
+
+def test_the_tutorials_programs_run() -> None:
+    pages = sorted(ROOT.glob("docs/tutorial/*.md"))
+    assert [page.name for page in pages if not run_programs(page)] == []
 
 
 def test_the_reference_pages_are_up_to_date() -> None:

@@ -61,7 +61,7 @@ def undocumented(name: str, value: object) -> Iterator[str]:
     for key, member in vars(value).items():
         is_code = isinstance(member, property | classmethod | staticmethod) or inspect.isfunction(member)
         # A method that overrides another promises what that one promises.
-        documented = any(getattr(vars(base).get(key), "__doc__", None) for base in value.__mro__)
+        documented = any(vars(base)[key].__doc__ for base in value.__mro__ if key in vars(base))
         if is_code and not key.startswith("_") and not documented:
             yield f"{name}.{key}"
 

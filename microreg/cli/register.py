@@ -97,9 +97,12 @@ def _announcement(
     check: str | None,
 ) -> Announcement:
     seconds = duration("--ttl", ttl)
-    if port is None and (address is None or address_problem(address)):
+    problem = "" if address is None else address_problem(address)
+    if port is None and address is None:
         raise ConfigError("register needs --port, the port the service listens on (or --address HOST:PORT)")
-    if address is not None and not address_problem(address):
+    if port is None and problem:
+        raise ConfigError(f"--address: {problem}; give HOST:PORT, or --port beside it")
+    if address is not None and not problem:
         port = None
     return announce(
         registry,

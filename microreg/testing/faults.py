@@ -33,7 +33,7 @@ class Faults:
         raise NotImplementedError
 
     def slow(self, seconds: float) -> AbstractAsyncContextManager[None]:
-        """Every answer of the store comes this many seconds late; writes are applied all the same."""
+        """Every call reaches the store this many seconds late and is applied then, heard by its caller or not."""
         raise NotImplementedError
 
     async def wipe(self) -> None:

@@ -48,9 +48,9 @@ class Listener:
     ) -> None:
         await self.watch.__aexit__(kind, error, trace)
 
-    async def start(self) -> Snapshot:
+    async def start(self, within: float | None = None) -> Snapshot:
         """Read the first event, which must be the Snapshot."""
-        event = await self._read(self._case.harness.patience)
+        event = await self._read(self._case.harness.patience if within is None else within)
         if not isinstance(event, Snapshot):
             self._case.fail(f"{self._label} begins with a Snapshot", event or "nothing")
         own = Snapshot(record for record in event.records if record.name in self._names)

@@ -32,6 +32,8 @@ class Result:
         Raises ConformanceError if it failed, ``unittest.SkipTest`` (which pytest knows too) if it was skipped.
         """
         if self.outcome == "failed":
+            if isinstance(self.error, ConformanceError):
+                raise self.error
             raise ConformanceError(self.explanation) from self.error
         if self.outcome == "skipped":
             raise SkipTest(self.explanation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import cast
 
 from microreg.testing.case import Case
 from microreg.testing.check import Check, ConformanceError
@@ -22,13 +23,15 @@ async def run_check(check: Check, harness: Harness) -> Result:
     loop = asyncio.get_running_loop()
     began = loop.time()
     case = Case(check, harness)
+    limit = asyncio.timeout(harness.deadline)
     try:
-        async with asyncio.timeout(harness.deadline):
+        async with limit:
             await _played(case)
-    except ConformanceError as error:
-        return Result(check, "failed", str(error), loop.time() - began, error)
     except Exception as error:
-        text = case.explain("no other error, and an end", _named(error, harness))
+        if limit.expired():
+            text = case.explain("an end", f"not done after {harness.deadline:g} s")
+        else:
+            text = _explanation(case, error)
         return Result(check, "failed", text, loop.time() - began, error)
     return Result(check, "passed", "", loop.time() - began)
 
@@ -67,7 +70,16 @@ async def _played(case: Case) -> None:
     await case.close()
 
 
-def _named(error: Exception, harness: Harness) -> str:
-    if isinstance(error, TimeoutError):
-        return f"not done after {harness.deadline:g} s ({error!r})"
-    return f"{type(error).__name__}: {error}"
+def _explanation(case: Case, error: Exception) -> str:
+    cause = _first(error)
+    if isinstance(cause, ConformanceError):
+        return str(cause)
+    return case.explain("no error", f"{type(cause).__name__}: {cause}")
+
+
+def _first(error: BaseException) -> BaseException:
+    """Of several errors at once, the first one that says what was expected, or else the first."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    causes = [_first(each) for each in cast("BaseExceptionGroup[BaseException]", error).exceptions]
+    return next((each for each in causes if isinstance(each, ConformanceError)), causes[0])

@@ -33,6 +33,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "deregister.by-identity": "Name and node id say which node; its version, address and metadata do not matter.",
         "deregister.idempotent": "Withdrawing a node twice, or one that never was, is fine.",
         "deregister.stays-gone": "A withdrawn node stays gone, whoever asks for it.",
+        "deregister.fenced": "A write that timed out and is applied late does not bring a withdrawn node back.",
         # get_service
         "get.exact-name": "Names are exact and case-sensitive: no name leaks into another.",
         "get.sorted": "One Service per version; versions and nodes are sorted, in whatever order they arrived.",
@@ -67,6 +68,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "general.leaves-no-task": "A closed registry leaves no task behind.",
         "general.open-needs-no-server": "open needs no server: the first call says RegistryUnavailable.",
         "general.unavailable": "While the store is away all is RegistryUnavailable; afterwards all is well again.",
+        "general.bounded": "While the store stands still, every call is RegistryTimeout within the option timeout.",
     }
 )
 """Sentence by id, in the order of a report."""

@@ -19,7 +19,6 @@ import asyncio
 import os
 import selectors
 from collections.abc import Callable, Coroutine, Mapping
-from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
@@ -72,9 +71,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Virtual seconds since the loop was made."""
         return self._clock.now
 
-    def run_in_executor(
-        self, executor: object, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> NoReturn:
+    def run_in_executor(self, executor: object, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> NoReturn:
         """Refused: virtual time does not wait for threads. Raises VirtualTimeError."""
         name = getattr(_inner(func), "__qualname__", "a function")
         raise VirtualTimeError(f"virtual time does not wait for threads, and {name} was to run in one")
@@ -162,4 +159,5 @@ def _place(task: asyncio.Task[object]) -> str:
 
 def _inner(function: object) -> object:
     """The function that ``asyncio.to_thread`` has wrapped."""
-    return function.args[0] if isinstance(function, partial) and function.args else function
+    arguments: tuple[object, ...] = getattr(function, "args", ())
+    return arguments[0] if arguments else function

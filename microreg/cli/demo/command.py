@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from microreg.cli.demo.verdict import complaints
 from microreg.cli.demo.view import JsonView, LinesView, TableView, View
 from microreg.cli.errors import FAILED, OK
 from microreg.cli.loop import Stop, execute
-from microreg.errors import ConfigError
+from microreg.errors import ConfigError, Unsupported
 
 __all__ = ["demo"]
 
@@ -46,6 +47,8 @@ def demo(
     """
 
     async def main(_: Stop) -> int:
+        if os.name != "posix":
+            raise Unsupported("the demo kills and drains processes with Unix signals; this system has none")
         left_out = frozenset(skip or ())
         if unknown := left_out - set(STEPS):
             raise ConfigError(f"--skip: expected one of {', '.join(STEPS)}; got {', '.join(sorted(unknown))}")

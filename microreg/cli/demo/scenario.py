@@ -50,27 +50,27 @@ async def play(stage: Stage, journal: Journal, skip: frozenset[str] = frozenset(
 
 
 async def _begin(stage: Stage, journal: Journal) -> bool:
-    journal.step("three services start, each in a process of its own; a client finds and calls them in turn")
+    journal.step("three services start; a client finds them and calls them in turn")
     for node in FIRST:
         await stage.start(node)
     return await stage.until(lambda: all(_called(journal, node) for node in FIRST))
 
 
 async def _kill(stage: Stage, journal: Journal) -> bool:
-    journal.step(f"{KILLED} is killed; until its record expires, calls to it are retried on another node")
+    journal.step(f"{KILLED} is killed: until it expires, its calls go to another node")
     await stage.kill(KILLED)
     return await stage.until(lambda: journal.story(KILLED).heard_gone is not None)
 
 
 async def _drain(stage: Stage, journal: Journal) -> bool:
-    journal.step(f"{DRAINED} is asked to leave; it drains, so that no call fails")
+    journal.step(f"{DRAINED} is asked to leave: it drains first, so no call fails")
     await stage.drain(DRAINED)
     story = journal.story(DRAINED)
     return await stage.until(lambda: story.heard_gone is not None and story.exit_code is not None)
 
 
 async def _late(stage: Stage, journal: Journal) -> bool:
-    journal.step(f"{LATE} is started late; nobody is told, and it is found")
+    journal.step(f"{LATE} starts late: nobody is told, and it is found")
     await stage.start(LATE)
     return await stage.until(lambda: _called(journal, LATE))
 

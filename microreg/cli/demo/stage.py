@@ -79,9 +79,10 @@ async def perform(
     ``registry_text`` is the config string that the services get. Returns with every child ended and joined.
     """
     name = f"demo-{os.urandom(4).hex()}"
+    scope = asyncio.timeout(limit)
     try:
         async with (
-            asyncio.timeout(limit),
+            scope,
             registry.watch(name) as watch,
             Selector(registry, strategy="round_robin") as selector,
             Processes(registry_text, name, ttl, journal) as processes,
@@ -97,6 +98,8 @@ async def perform(
     except ChildDied as error:
         return [str(error)]
     except TimeoutError:
+        if not scope.expired():
+            raise
         return [f"It was not over within {limit:g} s."]
     finally:
         view.tick(journal)

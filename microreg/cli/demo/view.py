@@ -57,21 +57,26 @@ class _Plain:
     def tick(self, journal: Journal) -> None:
         """Nothing moves in a pipe."""
 
+    def line(self, line: Line) -> None:
+        """Print the line at once. Nobody reads it any more: say nothing, the command is being stopped."""
+        try:
+            print(self._text(line), flush=True)
+        except BrokenPipeError:
+            return
+
+    def _text(self, line: Line) -> str:
+        return _plain(line)
+
 
 class LinesView(_Plain):
     """Plain lines: seconds, what, which node, in words."""
-
-    def line(self, line: Line) -> None:
-        """Print the line at once."""
-        print(_plain(line), flush=True)
 
 
 class JsonView(_Plain):
     """One JSON object for each line."""
 
-    def line(self, line: Line) -> None:
-        """Print the line at once."""
-        print(json_line(event=line.kind, at=round(line.at, 4), node=line.node or None, text=line.text), flush=True)
+    def _text(self, line: Line) -> str:
+        return json_line(event=line.kind, at=round(line.at, 4), node=line.node or None, text=line.text)
 
 
 class TableView:

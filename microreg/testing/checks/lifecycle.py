@@ -153,4 +153,4 @@ async def _leaves_no_task(case: Case) -> None:
     async def tasks() -> set[asyncio.Task[object]]:
         return asyncio.all_tasks()
 
-    await case.until(tasks, lambda now: len(now) <= before, f"{before} tasks, as before the registries", 1.0)
+    await case.until(tasks, lambda now: len(now) <= before, f"{before} tasks, as before the registries")

@@ -47,7 +47,7 @@ async def _renews(case: Case) -> None:
     await writer.register(curtailed, ttl=ttl * 60)
     await writer.register(curtailed, ttl=ttl)
     for _ in range(_TRIES):
-        if await _kept_alive(case, writer, first, ttl * 2.4):
+        if await _kept_alive(case, writer, first, ttl * 1.7):
             break
         await listener.holds()
     else:
@@ -167,4 +167,4 @@ async def _restores_forgotten(case: Case) -> None:
     await case.shows(reader, name)
     await writer.register(service)
     await case.shows(reader, name, service)
-    await listener.holds(service)
+    await listener.holds(service, within=case.harness.patience + 10)

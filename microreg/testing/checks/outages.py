@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Literal
 
-from microreg.errors import RegistryUnavailable
+from microreg.errors import RegistryTimeout, RegistryUnavailable
 from microreg.events import Action, Reason
 from microreg.testing.case import Case, Client
 from microreg.testing.check import Check, check
@@ -14,6 +17,8 @@ __all__ = ["CHECKS"]
 
 CHECKS: list[Check] = []
 _SILENCE = 20.0
+_BACKOFF = 10.0
+"""Seconds that a Watch waits at most before it tries again."""
 
 
 @check(CHECKS, "general.open-needs-no-server", requires=("down",))
@@ -71,6 +76,50 @@ async def _register_when_back(case: Case, client: Client, name: str) -> None:
     await case.until(answered, bool, "register works again when the store is back")
 
 
+@check(CHECKS, "general.bounded", requires=("freeze",))
+async def _bounded(case: Case) -> None:
+    client, reader, name = await case.client(), await case.client(), case.name()
+    service = case.service(name, "a")
+    await client.register(service, ttl=case.harness.ttl * 60)
+    await case.shows(client, name, service)
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "register": partial(client.register, service),
+        "deregister": partial(client.deregister, case.service(name, "b")),
+        "get_service": partial(reader.get_service, name),
+        "list_services": reader.list_services,
+    }
+    allowed = client.options.timeout + 1.0
+    async with case.faults.freeze():
+        began = case.time()
+        async with asyncio.TaskGroup() as group:
+            for verb, call in calls.items():
+                group.create_task(case.raises(RegistryTimeout, call, f"{verb} while the store stands still"))
+        took = case.time() - began
+        case.expect(took <= allowed, f"an answer within {allowed:g} s", f"after {took:.1f} s")
+    await _register_when_back(case, client, name)
+    await case.shows(reader, name, service)
+
+
+@check(CHECKS, "deregister.fenced", requires=("fenced", "slow"))
+async def _fenced(case: Case) -> None:
+    writer, reader, name = await case.client(), await case.client(), case.name()
+    service, later = case.service(name, "a"), case.service(name, "a", port=9000)
+    listener = await case.watch(reader, name)
+    await writer.register(service)
+    await listener.expect(Action.CREATE, service)
+    delay = writer.options.timeout + 1.0
+    async with case.faults.slow(delay):
+        await case.raises(RegistryUnavailable, partial(writer.register, later), "register that takes too long")
+    applied = case.time() + delay
+    await writer.deregister(service)
+    await listener.holds()
+    await case.sleep_until(applied)
+    await case.settle()
+    await case.shows(reader, name)
+    await case.shows(writer, name)
+    await listener.quiet()
+
+
 @check(CHECKS, "watch.resyncs", requires=("down",))
 async def _resyncs(case: Case) -> None:
     writer, reader, name = await case.client(), await case.client(), case.name()
@@ -91,9 +140,10 @@ async def _resyncs(case: Case) -> None:
         await case.sleep_until(case.time() + ttl)
     await _register_when_back(case, writer, name)
     try:
-        await late.start()
+        within = case.harness.patience + _BACKOFF
+        await late.start(within)
         for listener in (one, everything, late):
-            await _state(case, listener, "live", case.harness.patience)
+            await _state(case, listener, "live", within)
             await listener.holds(stays, comes, within=case.harness.patience + ttl + case.harness.grace)
     finally:
         await late.watch.close()
@@ -119,12 +169,12 @@ async def _tells_what_was_lost(case: Case) -> None:
         await listener.holds(lost, back)
     await case.faults.wipe()
     for listener in (one, everything):
-        await listener.holds()
+        await listener.holds(within=case.harness.patience + _BACKOFF)
         reasons = {change.reason for change in listener.changes if change.action is Action.DELETE}
         case.expect(reasons <= {Reason.LOST, Reason.REMOVED}, "the reason lost or removed", sorted(map(str, reasons)))
     await writer.register(back)
     for listener in (one, everything):
-        await listener.expect(Action.CREATE, back)
+        await listener.expect(Action.CREATE, back, within=case.harness.patience + _BACKOFF)
     await case.shows(reader, name, back)
 
 
@@ -137,5 +187,5 @@ async def _notices_silence(case: Case) -> None:
     await listener.expect(Action.CREATE, service)
     async with case.faults.black_hole():
         await _state(case, listener, "resyncing", _SILENCE)
-    await _state(case, listener, "live", case.harness.patience + _SILENCE)
+    await _state(case, listener, "live", case.harness.patience + _SILENCE + _BACKOFF)
     await listener.holds(service)

@@ -120,7 +120,8 @@ async def _moves_version(case: Case) -> None:
     await listener.expect(Action.CREATE, old)
     await writer.register(new)
     await listener.expect(Action.UPDATE, new, previous=old)
-    await case.shows(reader, name, new)
+    for client in (reader, writer):
+        await case.shows(client, name, new)
     await writer.deregister(new)
     await listener.expect(Action.DELETE, new)
     await case.shows(reader, name)

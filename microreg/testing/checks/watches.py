@@ -102,7 +102,7 @@ async def _back_to(case: Case, before: int) -> None:
     async def tasks() -> set[asyncio.Task[object]]:
         return asyncio.all_tasks()
 
-    await case.until(tasks, lambda now: len(now) <= before, f"{before} tasks, as before the watches", 1.0)
+    await case.until(tasks, lambda now: len(now) <= before, f"{before} tasks, as before the watches")
 
 
 @check(CHECKS, "watch.ends-with-registry")

@@ -1,0 +1,220 @@
+"""DNS messages as multicast DNS uses them (RFC 1035 section 4, RFC 6762 section 18): read and written.
+
+Names are the uncompressed wire form in lower case, without ambiguity about dots inside labels: comparing two
+of them compares names as DNS does. Only what service discovery needs is understood; the rest is skipped.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+__all__ = [
+    "A",
+    "AAAA",
+    "ANY",
+    "MAX_PACKET",
+    "PTR",
+    "RESPONSE",
+    "SRV",
+    "TXT",
+    "Malformed",
+    "Message",
+    "Question",
+    "Record",
+    "encode",
+    "first_label",
+    "name",
+    "parse",
+]
+
+A, PTR, TXT, AAAA, SRV, ANY = 1, 12, 16, 28, 33, 255
+RESPONSE = 0x8400
+"""Flags of every answer: response, authoritative (RFC 6762 section 18)."""
+MAX_PACKET = 9000
+"""Bytes of the largest packet that is sent or read (RFC 6762 section 17)."""
+
+_IN = 1
+_TOP_BIT = 0x8000
+_MAX_NAME = 255
+_HEADER = struct.Struct(">6H")
+_QUESTION = struct.Struct(">2H")
+_RECORD = struct.Struct(">2HIH")
+_SRV_HEAD = 6
+
+
+class Malformed(ValueError):
+    """What was received is no DNS message."""
+
+
+class Question(NamedTuple):
+    """Who has records of this name and type?"""
+
+    name: bytes
+    kind: int
+
+
+class Record(NamedTuple):
+    """A resource record: ``data`` is the raw rdata, ``target`` the name it ends with (PTR, SRV), if any.
+
+    ``unique`` is the cache-flush bit: nobody else has records of this name and type (RFC 6762 section 10.2).
+    """
+
+    name: bytes
+    kind: int
+    ttl: int
+    data: bytes = b""
+    target: bytes = b""
+    unique: bool = False
+
+
+class Message(NamedTuple):
+    """A message as read. ``records`` are those of all sections, without the types that are not understood."""
+
+    id: int
+    response: bool
+    questions: tuple[Question, ...]
+    records: tuple[Record, ...]
+
+
+def name(*labels: str) -> bytes:
+    """The wire form of a name. Labels have 1 to 63 bytes."""
+    parts = [label.encode().lower() for label in labels]
+    return b"".join(bytes((len(part),)) + part for part in parts) + b"\0"
+
+
+def first_label(wire: bytes) -> str:
+    """The first label of a name, as text."""
+    return wire[1 : 1 + wire[0]].decode(errors="replace") if wire else ""
+
+
+def parse(data: bytes) -> Message:
+    """Read a message. Raises Malformed, and nothing else, for what is none."""
+    try:
+        return _Reader(data).message()
+    except (IndexError, struct.error) as error:
+        raise Malformed(f"truncated message of {len(data)} bytes") from error
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+        self._names: dict[int, bytes] = {}
+
+    def message(self) -> Message:
+        identity, flags, *counts = _HEADER.unpack_from(self.data)
+        self.at = _HEADER.size
+        questions = [self._question() for _ in range(self._plausible(counts[0]))]
+        found = [self._record() for _ in range(self._plausible(sum(counts[1:])))]
+        return Message(
+            identity, bool(flags & _TOP_BIT), tuple(questions), tuple(record for record in found if record)
+        )
+
+    def _plausible(self, count: int) -> int:
+        """A question has at least 5 bytes, a record 11: more than fit are a lie."""
+        if count * 5 > len(self.data):
+            raise Malformed(f"{count} entries announced in {len(self.data)} bytes")
+        return count
+
+    def _question(self) -> Question:
+        wire = self._name()
+        kind, _ = _QUESTION.unpack_from(self.data, self.at)
+        self.at += _QUESTION.size
+        return Question(wire, kind)
+
+    def _record(self) -> Record | None:
+        wire = self._name()
+        kind, cls, ttl, length = _RECORD.unpack_from(self.data, self.at)
+        start = self.at + _RECORD.size
+        end = self.at = start + length
+        if end > len(self.data):
+            raise Malformed(f"a record of {length} bytes goes beyond the message")
+        if cls & ~_TOP_BIT != _IN:
+            return None
+        unique = bool(cls & _TOP_BIT)
+        if kind in (A, AAAA, TXT):
+            return Record(wire, kind, ttl, self.data[start:end], b"", unique)
+        if kind not in (PTR, SRV):
+            return None
+        head = _SRV_HEAD if kind == SRV else 0
+        self.at = start + head
+        target = self._name()
+        if self.at != end:
+            raise Malformed("a name does not end where its record does")
+        return Record(wire, kind, ttl, self.data[start : start + head], target, unique)
+
+    def _name(self) -> bytes:
+        """The name here. Pointers only go backwards, so that no loop is possible."""
+        data, start = self.data, self.at
+        first = data[start]
+        if first >= 0xC0:
+            known = self._names.get((first & 0x3F) << 8 | data[start + 1])
+            if known is not None:
+                self.at = start + 2
+                return known
+        parts: list[bytes] = []
+        at = lowest = start
+        end = size = 0
+        while length := data[at]:
+            if length >= 0xC0:
+                end = end or at + 2
+                at = (length & 0x3F) << 8 | data[at + 1]
+                if at >= lowest:
+                    raise Malformed("a compressed name points forwards")
+                lowest = at
+                continue
+            stop = at + 1 + length
+            size += 1 + length
+            if length >= 0x40 or stop > len(data) or size >= _MAX_NAME:
+                raise Malformed("a label or name is too long")
+            parts.append(data[at:stop])
+            at = stop
+        self.at = end or at + 1
+        wire = b"".join(parts).lower() + b"\0"
+        self._names[start if not end or parts[0:1] else lowest] = wire
+        return wire
+
+
+def encode(
+    questions: Iterable[Question] = (),
+    answers: Sequence[Record] = (),
+    additionals: Sequence[Record] = (),
+    *,
+    flags: int = 0,
+    id: int = 0,
+    unicast: bool = False,
+) -> bytes:
+    """Write a message, names compressed. ``unicast`` leaves the cache-flush bits out (RFC 6762 section 6.7)."""
+    asked = tuple(questions)
+    out = bytearray(_HEADER.pack(id, flags, len(asked), len(answers), 0, len(additionals)))
+    names: dict[bytes, int] = {}
+    for question in asked:
+        _write_name(out, question.name, names)
+        out += _QUESTION.pack(question.kind, _IN)
+    for record in (*answers, *additionals):
+        _write_name(out, record.name, names)
+        start = len(out) + _RECORD.size
+        out += _RECORD.pack(record.kind, _IN | _TOP_BIT * (record.unique and not unicast), record.ttl, 0)
+        out += record.data
+        if record.target:
+            _write_name(out, record.target, names)
+        struct.pack_into(">H", out, start - 2, len(out) - start)
+    return bytes(out)
+
+
+def _write_name(out: bytearray, wire: bytes, names: dict[bytes, int]) -> None:
+    at = 0
+    while wire[at]:
+        rest = wire[at:]
+        known = names.get(rest)
+        if known is not None:
+            out += (0xC000 | known).to_bytes(2, "big")
+            return
+        if len(out) < 0x4000:
+            names[rest] = len(out)
+        stop = at + 1 + wire[at]
+        out += wire[at:stop]
+        at = stop
+    out.append(0)

@@ -1,0 +1,243 @@
+"""The only one that writes the record of an announcement: registers, renews, heals, withdraws."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import Awaitable
+from contextlib import suppress
+
+from microreg.errors import (
+    ConfigError,
+    InvalidService,
+    RegistryClosed,
+    RegistryError,
+    RegistryTimeout,
+    Unsupported,
+    WrongLoop,
+)
+from microreg.journal import Journal, State
+from microreg.model import Service, Status
+from microreg.probe import Probe
+from microreg.registry import Registry
+
+__all__ = ["BACKOFF_CAP", "HOPELESS", "STOP_BUDGET", "Writer"]
+
+log = logging.getLogger("microreg.announce")
+
+BACKOFF_BASE = 0.5
+BACKOFF_CAP = 30.0
+"""Seconds between two attempts at most, however long the store is away."""
+STOP_BUDGET = 5.0
+"""Seconds that leaving may take in all (or ``drain_delay`` and one more, where that is longer)."""
+_FLOOR = 0.05
+_GRACE = 1.0
+_OVER = (RegistryClosed, WrongLoop)
+HOPELESS = (ConfigError, InvalidService, Unsupported, *_OVER)
+"""Errors of a first attempt that no further attempt can mend."""
+
+_Attempt = asyncio.Future[None]
+
+
+class Writer:
+    """One task that makes the store hold ``wanted``, again and again, until it is stopped."""
+
+    def __init__(
+        self, registry: Registry, service: Service, ttl: float, probe: Probe | None, rng: random.Random | None
+    ) -> None:
+        self.registry = registry
+        self.ttl = ttl
+        self.journal = Journal(service.name)
+        self.wanted = service
+        self.stopping = False
+        self.ended = False
+        self._accepted = service
+        self._probe = probe
+        self._probe_due = float("-inf")
+        self._healthy = True
+        self._rng = rng or random.Random()
+        self._pid = os.getpid()
+        self._was_live = False
+        self._writing = False
+        self._task: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._waiting: list[_Attempt] = []
+
+    @property
+    def started(self) -> bool:
+        """Whether ``start`` was called."""
+        return self._task is not None
+
+    @property
+    def service(self) -> Service:
+        """What the store should hold now: ``wanted``, or critical, or draining."""
+        node = self.wanted.nodes[0]
+        if self.stopping:
+            node = node.replace(status=Status.DRAINING)
+        elif not self._healthy:
+            node = node.replace(status=Status.CRITICAL)
+        return self.wanted.with_nodes(node)
+
+    def start(self) -> _Attempt:
+        """Begin to write; the result is done after the first attempt."""
+        attempt = self.publish()
+        self._accepted = self.wanted
+        self._task = asyncio.create_task(self._run(), name=f"microreg announce {self.wanted.name}")
+        return attempt
+
+    def publish(self) -> _Attempt:
+        """Make another attempt at once. The result is done after it, with the error of a record that was refused."""
+        attempt: _Attempt = asyncio.get_running_loop().create_future()
+        self._waiting.append(attempt)
+        self._changed.set()
+        return attempt
+
+    async def stop(self) -> None:
+        """Cancel and join the task; one that ignores its cancellation is left behind after a second."""
+        self.stopping = True
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            done, _ = await asyncio.wait([self._task], timeout=_GRACE)
+            if not done:
+                log.warning("a check or call ignores its cancellation", extra={"service": self.wanted.name})
+
+    async def leave(self, delay: float) -> None:
+        """Draining, deregistered, and ``delay`` seconds for the watchers; all within the stop budget."""
+        assert self._task is not None
+        loop = asyncio.get_running_loop()
+        end = loop.time() + max(STOP_BUDGET, delay + _GRACE) - delay
+        self._changed.set()
+        if self._writing:
+            await asyncio.wait([self._task], timeout=min(_GRACE, (end - loop.time()) / 4))
+        await self.stop()
+        self.journal.move(State.DRAINING, self.journal.error)
+        if os.getpid() == self._pid and not isinstance(self.journal.error, _OVER):
+            await self._withdraw(end)
+            if self._was_live:
+                await asyncio.sleep(delay)
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        failures = 0
+        try:
+            while not self.stopping and os.getpid() == self._pid:
+                failures = 0 if await self._attempt() else failures + 1
+                if isinstance(self.journal.error, _OVER):
+                    break
+                await self._pause(self._backoff(failures) if failures else self.ttl / 3 * self._rng.uniform(0.9, 1.1))
+        finally:
+            self.ended = True
+            _release(self._waiting, None)
+            self.journal.notify()
+
+    async def _attempt(self) -> bool:
+        """One check and one write; whether the next is due as planned."""
+        answered = await self._ask()
+        self._changed.clear()
+        covered, self._waiting = self._waiting, []
+        try:
+            if not answered:
+                self._lose(RegistryTimeout(f"the check took more than {self.ttl / 3:g} s; renewal is withheld"))
+            elif not self.stopping:
+                wanted, self._writing = self.wanted, True
+                self._settle(wanted, await self._call(self.registry.register(self.service, ttl=self.ttl)), covered)
+        finally:
+            self._writing = False
+            _release(covered, None)
+        return not answered or self.journal.error is None
+
+    async def _ask(self) -> bool:
+        """Ask the check, unless it answered a moment ago; whether it answers in time."""
+        loop = asyncio.get_running_loop()
+        if self._probe is None or loop.time() < self._probe_due:
+            return True
+        try:
+            async with asyncio.timeout(self.ttl / 3):
+                self._healthy = await self._probe()
+        except TimeoutError:
+            return False
+        self._probe_due = loop.time() + self.ttl / 4
+        return True
+
+    def _settle(self, wanted: Service, error: RegistryError | None, covered: list[_Attempt]) -> None:
+        """What follows from one write, for the state and for those who wait for it."""
+        if error is None:
+            self._accepted = wanted
+            self._live()
+        elif isinstance(error, InvalidService) and wanted is not self._accepted:
+            # Updates build on each other: what came after the refused one cannot stay either.
+            self.wanted = self._accepted
+            self.journal.move(self.journal.state, error)
+            for attempts in (covered, self._waiting):
+                _release(attempts, error)
+            self._changed.set()
+        else:
+            self._lose(error)
+
+    def _live(self) -> None:
+        self.journal.move(State.LIVE, None)
+        self._was_live = True
+
+    def _lose(self, error: RegistryError) -> None:
+        self.journal.move(State.LOST if self._was_live else State.REGISTERING, error)
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+
+    def _backoff(self, failures: int) -> float:
+        return max(_FLOOR, self._rng.uniform(0, min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(failures, 16))))
+
+    async def _call(self, call: Awaitable[None]) -> RegistryError | None:
+        """Await a call of the registry; what it raised. Whatever that is, the writer outlives it."""
+        try:
+            await call
+        except RegistryError as error:
+            return error
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            found = RegistryError(f"{self.registry.url}: {type(error).__name__}: {error}")
+            found.__cause__ = error
+            return found
+        return None
+
+    # -- withdrawing -----------------------------------------------------------------------------
+
+    async def _withdraw(self, end: float) -> None:
+        failures = 0
+        try:
+            async with asyncio.timeout_at(end):
+                if self._was_live:
+                    await self._tell_draining((end - asyncio.get_running_loop().time()) / 2)
+                while not await self._deregister():
+                    failures += 1
+                    await asyncio.sleep(self._backoff(failures))
+        except TimeoutError:
+            log.warning("left without deregistering; the record expires", extra={"service": self.wanted.name})
+
+    async def _tell_draining(self, timeout: float) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                error = await self._call(self.registry.register(self.service, ttl=self.ttl))
+        except TimeoutError:
+            error = RegistryTimeout(f"{self.registry.url} did not answer within {timeout:.3g} s")
+        self.journal.move(State.DRAINING, error)
+
+    async def _deregister(self) -> bool:
+        error = await self._call(self.registry.deregister(self.wanted))
+        self.journal.move(State.DRAINING, error)
+        return error is None or isinstance(error, HOPELESS)
+
+
+def _release(attempts: list[_Attempt], error: RegistryError | None) -> None:
+    """Tell those who wait that their attempt was made."""
+    for attempt in attempts:
+        if not attempt.done():
+            attempt.set_result(None) if error is None else attempt.set_exception(error)
+    attempts.clear()

@@ -1,0 +1,123 @@
+"""How long a record lives, and what brings it back."""
+
+from __future__ import annotations
+
+import asyncio
+
+from microreg.backends.memory import MemoryRegistry
+from microreg.events import Change, Event, Reason
+from microreg.model import Service
+from microreg.rules import DEFAULT_TTL
+from microreg.url import Options, RegistryURL
+from mutants.frame import Source, dies_by
+
+
+@dies_by("register.renewal-is-no-event")
+class RenewsByWritingAnew(MemoryRegistry):
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        if self.store.catalog.remove(service.name, service.nodes[0].id):
+            await asyncio.sleep(0.01)
+        await super().register(service, ttl=ttl)
+
+
+@dies_by("register.renews")
+class FirstTtlCounts(MemoryRegistry):
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        key = service.name, service.nodes[0].id
+        before = self.store.deadlines.get(key)
+        await super().register(service, ttl=ttl)
+        if before is not None:
+            self.store.deadlines.set(key, before)
+
+
+@dies_by("register.renews")
+class NeverShortens(MemoryRegistry):
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        before = self.store.deadlines.get((service.name, service.nodes[0].id)) or 0.0
+        await super().register(service, ttl=max(ttl, before - asyncio.get_running_loop().time()))
+
+
+@dies_by("register.expires", "register.only-register-renews", "watch.reasons")
+class NeverExpires(MemoryRegistry):
+    """go-micro's nats and mdns registries."""
+
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        await super().register(service, ttl=86_400)
+
+
+@dies_by("register.expires")
+class ExpiresEarly(MemoryRegistry):
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        await super().register(service, ttl=ttl * 0.8)
+
+
+@dies_by("register.expires")
+class DoublesTtl(MemoryRegistry):
+    """Eureka adds the duration twice; with a minute, the grace is over."""
+
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        await super().register(service, ttl=ttl * 4)
+
+
+@dies_by("register.expires")
+class ExpiresInSilence(Source):
+    """go-micro's memory registry prunes, and tells nobody."""
+
+    def told(self, event: Event) -> Event | None:
+        return None if isinstance(event, Change) and event.reason is Reason.EXPIRED else event
+
+
+@dies_by("register.only-register-renews", "register.expires")
+class RenewsByItself(MemoryRegistry):
+    def __init__(self, url: RegistryURL, options: Options) -> None:
+        super().__init__(url, options)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        await super().register(service, ttl=ttl)
+        self._tasks.append(asyncio.create_task(self._renew(service, ttl)))
+
+    async def _renew(self, service: Service, ttl: float) -> None:
+        while True:
+            await asyncio.sleep(ttl / 3)
+            await super().register(service, ttl=ttl)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await super().close()
+
+
+@dies_by("register.only-register-renews")
+class RenewsWhenRead(MemoryRegistry):
+    async def get_service(self, name: str) -> tuple[Service, ...]:
+        for record in self.store.catalog.records(name):
+            self.store.deadlines.set((name, record.nodes[0].id), asyncio.get_running_loop().time() + 1.0)
+        return await super().get_service(name)
+
+
+@dies_by("register.only-register-renews")
+class OneLeaseForAll(MemoryRegistry):
+    """Renewing one node renews every node of its service."""
+
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        await super().register(service, ttl=ttl)
+        for record in self.store.catalog.records(service.name):
+            self.store.deadlines.set((record.name, record.nodes[0].id), asyncio.get_running_loop().time() + ttl)
+
+
+@dies_by("register.restores-expired", "register.restores-deregistered", "register.restores-forgotten")
+class RemembersWhatItWrote(MemoryRegistry):
+    """go-micro's etcd registry before its lease was checked, srsr's clients: "ok" for a node that is gone."""
+
+    def __init__(self, url: RegistryURL, options: Options) -> None:
+        super().__init__(url, options)
+        self._written: dict[tuple[str, str], Service] = {}
+
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        key = service.name, service.nodes[0].id
+        if self._written.get(key) != service:
+            await super().register(service, ttl=ttl)
+        elif self.store.catalog.get(*key):
+            self.store.deadlines.set(key, asyncio.get_running_loop().time() + ttl)
+        self._written[key] = service

@@ -1,0 +1,228 @@
+"""What a watch tells, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+
+from microreg.backends.memory import MemoryRegistry
+from microreg.errors import RegistryUnavailable, Unsupported
+from microreg.events import Action, Change, Event, Reason, Snapshot
+from microreg.model import Node, Service, Status
+from microreg.registry import Checked
+from microreg.watch import Watch
+from mutants.frame import Source, dies_by
+
+
+@dies_by("watch.snapshot-first")
+class WaitsForTheFirstNode(Source):
+    """A store that says nothing where there is nothing."""
+
+    async def source(self, name: str | None) -> AsyncGenerator[Event, None]:
+        while not any(self.store.catalog.records(name)):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        async with aclosing(self.memory(name)) as events:
+            async for event in events:
+                yield event
+
+
+@dies_by("watch.snapshot-first")
+class BeginsEmpty(Source):
+    def told(self, event: Event) -> Event | None:
+        return Snapshot() if isinstance(event, Snapshot) else event
+
+
+@dies_by("watch.no-gap")
+class ReadsThenFollows(Source):
+    async def source(self, name: str | None) -> AsyncGenerator[Event, None]:
+        self.store.require()
+        yield self.store.catalog.snapshot(name)
+        await asyncio.sleep(0.005)
+        async with aclosing(self.memory(name)) as events:
+            await anext(events)
+            async for event in events:
+                yield event
+
+
+@dies_by("watch.one-name")
+class WatchesByPrefix(Checked):
+    def watch(self, name: str | None = None) -> Watch:
+        return super().watch(None)
+
+
+@dies_by("watch.all-names")
+class WatchesOneNameOnly(MemoryRegistry):
+    """go-micro's consul registry: "Must specify a single service to watch"."""
+
+    def watch(self, name: str | None = None) -> Watch:
+        if name is None:
+            raise Unsupported("must specify a single service to watch")
+        return super().watch(name)
+
+
+@dies_by("watch.all-names")
+class SkipsWithoutVersion(Source):
+    """go-micro's mdns registry."""
+
+    def told(self, event: Event) -> Event | None:
+        return None if isinstance(event, Change) and not event.service.version else event
+
+
+@dies_by("watch.actions", "deregister.removes")
+class CallsDeletesUpdates(Source):
+    def told(self, event: Event) -> Event | None:
+        if isinstance(event, Change) and event.action is Action.DELETE:
+            ill = Node(event.node.address, id=event.node.id, status=Status.CRITICAL)
+            return Change.put(event.service.with_nodes(ill), event.previous)
+        return event
+
+
+@dies_by("watch.reasons")
+class KnowsNoReasons(Source):
+    def told(self, event: Event) -> Event | None:
+        if isinstance(event, Change) and event.action is Action.DELETE:
+            return Change.gone(event.service, Reason.REMOVED)
+        return event
+
+
+class _Eager(Watch):
+    """Keeps every event."""
+
+    def _note(self, key: tuple[str, str], record: Service | None, reason: Reason | None) -> None:
+        super()._note(key, record, reason)
+        self._kept: list[Change] = getattr(self, "_kept", [])
+        if self._told and (change := self._take_now()):
+            self._kept.append(change)
+
+    def _take_now(self) -> Change | None:
+        event = super()._take()
+        return event if isinstance(event, Change) else None
+
+    def _take(self) -> Event | None:
+        kept = getattr(self, "_kept", [])
+        return kept.pop(0) if kept else super()._take()
+
+
+@dies_by("watch.coalesces")
+class KeepsEveryEvent(Checked):
+    def watch(self, name: str | None = None) -> Watch:
+        return _Eager(super().watch(name).source, name)
+
+
+@dies_by("watch.drops-nothing", "watch.law")
+class DropsWhenFull(Source):
+    """go-micro's memory registry and every queue with a limit: what does not fit in time is lost."""
+
+    async def source(self, name: str | None) -> AsyncGenerator[Event, None]:
+        queue: asyncio.Queue[Event] = asyncio.Queue(8)
+
+        def put(change: Change) -> None:
+            with suppress(asyncio.QueueFull):
+                queue.put_nowait(change)
+
+        self.store.require()
+        unsubscribe = self.store.catalog.subscribe(name, put)
+        try:
+            yield self.store.catalog.snapshot(name)
+            while True:
+                yield await queue.get()
+        finally:
+            unsubscribe()
+
+
+@dies_by("watch.law")
+class DeliversOutOfOrder(Source):
+    """Two changes of a node that arrive together change places."""
+
+    async def source(self, name: str | None) -> AsyncGenerator[Event, None]:
+        waiting: list[Change] = []
+        wake = asyncio.Event()
+
+        def put(change: Change) -> None:
+            waiting.append(change)
+            wake.set()
+
+        self.store.require()
+        unsubscribe = self.store.catalog.subscribe(name, put)
+        try:
+            yield self.store.catalog.snapshot(name)
+            while True:
+                await wake.wait()
+                await asyncio.sleep(0.01)
+                wake.clear()
+                batch, waiting[:] = waiting[::-1], []
+                for change in batch:
+                    yield change
+        finally:
+            unsubscribe()
+
+
+@dies_by("watch.independent")
+class OneWatchAtATime(Source):
+    """A new watch takes the events away from the one before."""
+
+    _latest = 0
+
+    async def source(self, name: str | None) -> AsyncGenerator[Event, None]:
+        OneWatchAtATime._latest += 1
+        mine = OneWatchAtATime._latest
+        async with aclosing(self.memory(name)) as events:
+            async for event in events:
+                if isinstance(event, Snapshot) or mine == OneWatchAtATime._latest:
+                    yield event
+
+
+class _Stubborn(Watch):
+    async def close(self) -> None:
+        """Leaves its consumer waiting."""
+
+
+@dies_by("watch.closes", "watch.leaves-no-task")
+class ClosesNothing(Checked):
+    def watch(self, name: str | None = None) -> Watch:
+        return _Stubborn(super().watch(name).source, name)
+
+
+@dies_by("watch.leaves-no-task", "general.leaves-no-task")
+class ForgetsItsHelpers(Source):
+    _helpers: set[asyncio.Task[None]] = set()
+
+    async def source(self, name: str | None) -> AsyncGenerator[Event, None]:
+        self._helpers.add(asyncio.create_task(asyncio.sleep(30)))
+        async with aclosing(self.memory(name)) as events:
+            async for event in events:
+                yield event
+
+
+@dies_by("watch.ends-with-registry")
+class ClosesBehindTheWatch(Checked):
+    def watch(self, name: str | None = None) -> Watch:
+        self._check()
+        return Watch(self.inner.watch(name).source, name)
+
+
+@dies_by("watch.resyncs", "watch.tells-what-was-lost")
+class DeafAfterAnOutage(Source):
+    """python-etcd3: the watch hangs when its server dies."""
+
+    async def source(self, name: str | None) -> AsyncGenerator[Event, None]:
+        with suppress(RegistryUnavailable):
+            async with aclosing(self.memory(name)) as events:
+                async for event in events:
+                    yield event
+        await asyncio.get_running_loop().create_future()
+
+
+@dies_by("watch.resyncs")
+class ForgetsWhatItTold(Checked):
+    """After a gap everything comes as new, and nothing as gone."""
+
+    def watch(self, name: str | None = None) -> Watch:
+        class Amnesiac(Watch):
+            async def _reconcile(self, snapshot: Snapshot, reason: Reason) -> None:
+                if self._synced:
+                    self._seen.clear()
+                await super()._reconcile(snapshot, reason)
+
+        return Amnesiac(super().watch(name).source, name)
