@@ -1,4 +1,4 @@
-"""Writes the reference pages that come from the code: docs/reference/errors.md and options.md.
+"""Writes the reference pages that come from the code: errors.md, options.md and conformance.md in docs/reference.
 
 ``python docs/generate.py`` writes them; ``--check`` writes nothing and fails when one is out of date.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 from microreg import errors
 from microreg.errors import RegistryError
 from microreg.registry import Registry
+from microreg.testing import table as conformance_table
 from microreg.url import OptionInfo, Options, TLSOptions, describe_options
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,6 +64,15 @@ def options_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def conformance_page() -> str:
+    """Every sentence of the contract, and the check that proves it."""
+    intro = (
+        "What the conformance kit (`microreg.testing`) checks. A check that needs a capability of the backend, or "
+        "something that can be done to its store, is skipped, visibly, where that is missing."
+    )
+    return "\n\n".join(["# The contract, sentence by sentence", NOTE, intro, conformance_table()])
+
+
 def table(options: Iterable[OptionInfo], prefix: str = "") -> str:
     """One row per option."""
     rows = ["| option | type | default | meaning |", "|---|---|---|---|"]
@@ -96,7 +106,8 @@ def main(arguments: list[str]) -> int:
         print("usage: python docs/generate.py [--check]", file=sys.stderr)
         return 2
     stale: list[str] = []
-    for name, text in (("errors.md", errors_page()), ("options.md", options_page())):
+    pages = {"errors.md": errors_page(), "options.md": options_page(), "conformance.md": conformance_page()}
+    for name, text in pages.items():
         path = REFERENCE / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue

@@ -97,20 +97,21 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:
 
-        return version("microreg")
-    module = _WHERE.get(name)
-    if module is None:
-        raise AttributeError(f"module 'microreg' has no attribute {name!r}")
-    from importlib import import_module
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            from importlib.metadata import version
 
-    value: object = getattr(import_module(f"microreg.{module}"), name)
-    globals()[name] = value
-    return value
+            return version("microreg")
+        module = _WHERE.get(name)
+        if module is None:
+            raise AttributeError(f"module 'microreg' has no attribute {name!r}")
+        from importlib import import_module
 
+        value: object = getattr(import_module(f"microreg.{module}"), name)
+        globals()[name] = value
+        return value
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__, "__version__"})

@@ -39,10 +39,10 @@ def announce(
 
     ``service`` is a name, described by the other arguments (``metadata`` is the node's), or a complete
     Service with exactly one node. ``address`` is ``host:port``, or a host beside ``port``; a host that is
-    not given is found: ``$MICROREG_ADVERTISE`` (its port, if it has one, counts too), the address towards the store, the best interface.
-    ``check`` is a function, ``http://…`` or ``tcp://…``; a node is ``critical`` while it fails. ``ttl`` and
-    ``drain_delay`` are seconds. Raises InvalidService for what cannot be registered and ConfigError where
-    no address is found.
+    not given is found: ``$MICROREG_ADVERTISE`` (whose port, if it has one, replaces ``port``), the address
+    towards the store, the best interface. ``check`` is a function, ``http://…`` or ``tcp://…``; a node is
+    ``critical`` while it fails. ``ttl`` and ``drain_delay`` are seconds. Raises InvalidService for what
+    cannot be registered and ConfigError where no address is found.
     """
     from microreg.announcement import Announcement
     from microreg.errors import ConfigError
@@ -50,7 +50,7 @@ def announce(
     from microreg.registry import Registry
 
     if not isinstance(registry, Registry):
-        raise ConfigError(f"announce() takes the registry first, as connect() returns it; got {type(registry).__name__}")
+        raise ConfigError(f"announce() takes first the registry that connect() made, got {type(registry).__name__}")
     return Announcement(
         registry,
         _record(registry, service, port, address, version, metadata, endpoints, id),

@@ -22,6 +22,7 @@ from microreg.errors import (
     RegistryClosed,
     RegistryError,
     RegistryTimeout,
+    RegistryUnavailable,
     Unsupported,
     WrongLoop,
 )
@@ -195,11 +196,11 @@ class Watch:
             opened = loop.time()
             try:
                 await self._pump()
-                error: Exception = RegistryError("the stream ended")
+                error: Exception = RegistryUnavailable("the stream ended")
             except asyncio.CancelledError:
                 if self._ending():
                     raise
-                error = RegistryError("the stream was cancelled")
+                error = RegistryUnavailable("the stream was cancelled")
             except Exception as caught:
                 error = caught
             if self._ending():

@@ -123,9 +123,9 @@ class Writer:
     async def _run(self) -> None:
         failures = 0
         try:
-            while not self.stopping and os.getpid() == self._pid:
+            while os.getpid() == self._pid:
                 failures = 0 if await self._attempt() else failures + 1
-                if isinstance(self.journal.error, _OVER):
+                if self.stopping or isinstance(self.journal.error, _OVER):
                     break
                 await self._pause(self._backoff(failures) if failures else self.ttl / 3 * self._rng.uniform(0.9, 1.1))
         finally:

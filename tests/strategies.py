@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from microreg.model import Endpoint, Node, Service, Status, Value
@@ -48,11 +49,16 @@ services = st.builds(
 )
 """Services that ``register`` accepts."""
 
-few_records = st.builds(
-    record,
-    st.sampled_from(["alpha", "beta"]),
-    st.sampled_from(["a", "b", "c"]),
-    st.sampled_from([80, 81]),
-    st.sampled_from(["1", "2"]),
+few_records = st.sampled_from(
+    [
+        record(name, id, port, version)
+        for name in ("alpha", "beta")
+        for id in ("a", "b", "c")
+        for port in (80, 81)
+        for version in ("1", "2")
+    ]
 )
 """Records that collide often: two names, three ids, little else to differ in."""
+
+quick = settings(max_examples=40)
+"""For properties whose examples are large."""

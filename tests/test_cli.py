@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import pluggy
 import pytest
 
 from microreg import Endpoint, Node, Service, Status, codec, hookspecs, plugins
@@ -357,7 +358,8 @@ class Broken:
 
 
 def test_plugins_add_commands_and_a_broken_one_is_one_warning(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    manager = plugins.hooks()
+    manager = pluggy.PluginManager("microreg")
+    manager.add_hookspecs(hookspecs)
     manager.register(Broken(), name="sand")
     manager.register(Hello(), name="hello")
     monkeypatch.setattr(plugins, "hooks", lambda: manager)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import strategies as given_
 from microreg.events import Action, Change, Event, Reason, Snapshot
 from microreg.model import Node, Service, merge
-from strategies import record
+from strategies import quick, record
 
 
 def describe(event: Event) -> str:
@@ -34,6 +34,7 @@ def test_events_are_made_for_match() -> None:
     assert describe(Change.put(record(port=81), record())) == "update greeter a None False"
 
 
+@quick
 @given(st.lists(given_.few_records, max_size=6, unique_by=lambda each: (each.name, each.nodes[0].id)), st.randoms())
 def test_snapshots_are_equal_whatever_the_order(records: list[Service], rng: random.Random) -> None:
     one, other = Snapshot(records), Snapshot(rng.sample(records, len(records)))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import strategies as given_
 from microreg.errors import InvalidService
 from microreg.model import EMPTY, Endpoint, FrozenDict, Node, Service, Status, Value, merge, new_id
-from strategies import record
+from strategies import quick, record
 
 FULL = Service(
     "greeter",
@@ -26,6 +26,7 @@ FULL = Service(
 )
 
 
+@quick
 @given(given_.services)
 def test_values_survive_every_journey(service: Service) -> None:
     twins = [pickle.loads(pickle.dumps(service, protocol)) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)]
@@ -211,6 +212,7 @@ def test_only_passing_and_warning_nodes_are_selectable() -> None:
     assert [status for status in Status if status.selectable] == [Status.PASSING, Status.WARNING]
 
 
+@quick
 @given(given_.services)
 def test_records_are_one_service_per_node(service: Service) -> None:
     records = service.records()
@@ -225,12 +227,14 @@ def test_records_are_one_service_per_node(service: Service) -> None:
 many = st.lists(given_.few_records, max_size=8, unique_by=lambda each: (each.name, each.nodes[0].id))
 
 
+@quick
 @given(many, st.randoms(use_true_random=False))
 def test_merge_does_not_depend_on_the_order(records: list[Service], rng: random.Random) -> None:
     shuffled = rng.sample(records, len(records))
     assert merge(shuffled) == merge(records)
 
 
+@quick
 @given(many)
 def test_merge_sorts_groups_and_loses_nothing(records: list[Service]) -> None:
     merged = merge(records)

@@ -25,30 +25,29 @@ __all__ = [
     "configured",
     "duration",
     "is_terminal",
+    "option",
     "print_lines",
     "print_table",
     "table",
 ]
 
+
+def option(name: str, metavar: str | None, help: str) -> object:
+    """A typer option whose help says in words what holds where it is not given."""
+    return typer.Option(name, metavar=metavar, help=help, show_default=False)
+
+
 RegistryOption = Annotated[
     str | None,
-    typer.Option(
-        "--registry",
-        metavar="URL",
-        help=f"The registry, as scheme://…; else $MICROREG_REGISTRY, else {DEFAULT_URL}",
-        show_default=False,
-    ),
+    option("--registry", "URL", f"The registry, as scheme://…; else $MICROREG_REGISTRY, else {DEFAULT_URL}"),
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print JSON for programs; errors on stderr too.", show_default=False)
-]
+JsonOption = Annotated[bool, option("--json", None, "Print JSON for programs; errors on stderr too.")]
 TimeoutOption = Annotated[
     str | None,
-    typer.Option(
+    option(
         "--timeout",
-        metavar="DURATION",
-        help="How long the registry may take to answer (500ms, 5s, 2m); the same as ?timeout= in its URL.",
-        show_default=False,
+        "DURATION",
+        "How long the registry may take to answer (500ms, 5s, 2m); the same as ?timeout= in its URL.",
     ),
 ]
 

@@ -12,7 +12,7 @@ import typer
 from microreg.address import address_problem
 from microreg.announce import announce
 from microreg.announcement import Announcement, State, Transition
-from microreg.cli.common import JsonOption, RegistryOption, configured, duration
+from microreg.cli.common import JsonOption, RegistryOption, configured, duration, option
 from microreg.cli.errors import OK, exit_code, redacted, report
 from microreg.cli.loop import Stop, execute, write
 from microreg.cli.text import json_line, node_json, safe
@@ -27,49 +27,47 @@ _LOOK = 0.05
 """Seconds between two looks at the announcement's history."""
 
 
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the service.")]
+_Port = Annotated[int | None, option("--port", None, "Port the service listens on.")]
+_Address = Annotated[
+    str | None,
+    option(
+        "--address",
+        "HOST[:PORT]",
+        "Where others reach it; not given: $MICROREG_ADVERTISE, else found out. A port here replaces --port.",
+    ),
+]
+_Version = Annotated[str, option("--version", None, "Version of the service.")]
+_Id = Annotated[str | None, option("--id", None, "Id of this node; not given: a random one.")]
+_Meta = Annotated[list[str] | None, option("--meta", "KEY=VALUE", "Metadata of this node; may be repeated.")]
+_Ttl = Annotated[
+    str | None,
+    option("--ttl", "DURATION", f"How long the record outlives this process, 1s to 1d; not given: {DEFAULT_TTL:g}s."),
+]
+_Check = Annotated[
+    str | None,
+    option("--check", "URL", "http://host:port/path or tcp://host:port; the node is critical while it fails."),
+]
+_Timeout = Annotated[
+    str | None,
+    option(
+        "--timeout", "DURATION", "End with exit code 3 where the node is not live by then; not given: try for ever."
+    ),
+]
+
+
 def register(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the service.")],
-    port: Annotated[int | None, typer.Option("--port", help="Port the service listens on.", show_default=False)] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            "--address",
-            metavar="HOST[:PORT]",
-            help="Where others reach it; not given: $MICROREG_ADVERTISE, else found out. A port here replaces --port.",
-            show_default=False,
-        ),
-    ] = None,
-    version: Annotated[str, typer.Option("--version", help="Version of the service.", show_default=False)] = "",
-    id: Annotated[
-        str | None, typer.Option("--id", help="Id of this node; not given: a random one.", show_default=False)
-    ] = None,
-    meta: Annotated[
-        list[str] | None,
-        typer.Option("--meta", metavar="KEY=VALUE", help="Metadata of this node; may be repeated.", show_default=False),
-    ] = None,
-    ttl: Annotated[
-        str, typer.Option("--ttl", metavar="DURATION", help="How long the record outlives this process, 1s to 1d.")
-    ] = f"{DEFAULT_TTL:g}s",
-    check: Annotated[
-        str | None,
-        typer.Option(
-            "--check",
-            metavar="URL",
-            help="http://host:port/path or tcp://host:port; the node is critical while it fails.",
-            show_default=False,
-        ),
-    ] = None,
+    name: _Name,
+    port: _Port = None,
+    address: _Address = None,
+    version: _Version = "",
+    id: _Id = None,
+    meta: _Meta = None,
+    ttl: _Ttl = None,
+    check: _Check = None,
     registry: RegistryOption = None,
     json: JsonOption = False,
-    timeout: Annotated[
-        str | None,
-        typer.Option(
-            "--timeout",
-            metavar="DURATION",
-            help="End with exit code 3 where the node is not live by then; not given: try for ever.",
-            show_default=False,
-        ),
-    ] = None,
+    timeout: _Timeout = None,
 ) -> int:
     """Announce a service until SIGINT (Ctrl-C) or SIGTERM, then drain: draining, deregistered, gone.
 
@@ -93,7 +91,7 @@ def _announcement(
     version: str,
     node_id: str | None,
     meta: Sequence[str],
-    ttl: str,
+    ttl: str | None,
     check: str | None,
 ) -> Announcement:
     seconds = duration("--ttl", ttl)

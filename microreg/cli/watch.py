@@ -8,7 +8,7 @@ from typing import Annotated, Protocol
 
 import typer
 
-from microreg.cli.common import JsonOption, RegistryOption, configured, duration, is_terminal
+from microreg.cli.common import JsonOption, RegistryOption, configured, duration, is_terminal, option
 from microreg.cli.errors import OK, report
 from microreg.cli.loop import Stop, execute, write
 from microreg.cli.text import json_line, node_json, services_json
@@ -21,13 +21,13 @@ __all__ = ["event_line", "watch"]
 _TICK = 0.25
 """Seconds between two looks at the state of the watch; also how often the table's ages move on."""
 
+_Name = Annotated[str | None, typer.Argument(metavar="NAME", help="Follow only this service.", show_default=False)]
 _Timeout = Annotated[
     str | None,
-    typer.Option(
+    option(
         "--timeout",
-        metavar="DURATION",
-        help="End with exit code 3 where the registry has not answered by then; not given: wait as long as it takes.",
-        show_default=False,
+        "DURATION",
+        "End with exit code 3 where the registry has not answered by then; not given: wait as long as it takes.",
     ),
 ]
 
@@ -41,9 +41,7 @@ class _View(Protocol):
 
 
 def watch(
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Follow only this service.", show_default=False)
-    ] = None,
+    name: _Name = None,
     registry: RegistryOption = None,
     json: JsonOption = False,
     timeout: _Timeout = None,

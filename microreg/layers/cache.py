@@ -90,12 +90,13 @@ class _Followed:
         self._watch: Watch = inner.watch(name)
         self.flight: asyncio.Task[tuple[Service, ...]] | None = None
         self.error: RegistryError | None = None
+        self._told = False
         self.task = asyncio.create_task(self._run(), name=f"microreg cache {name}")
 
     @property
     def live(self) -> bool:
-        """Whether the watch has read the store and still hears it."""
-        return self._watch.state == "live"
+        """Whether the watch has read the store, the catalog has heard of it, and the watch still hears the store."""
+        return self._told and self._watch.state == "live"
 
     @property
     def reason(self) -> str:
@@ -107,7 +108,14 @@ class _Followed:
         if self.flight is None:
             self.flight = asyncio.create_task(self._inner.get_service(self.name), name=f"microreg lookup {self.name}")
             self.flight.add_done_callback(self._landed)
-        return await asyncio.shield(self.flight)
+        flight = self.flight
+        try:
+            return await asyncio.shield(flight)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if flight.cancelled() and not (task is not None and task.cancelling()):
+                raise RegistryClosed(f"the cache was closed before {self.name!r} was found") from None
+            raise
 
     def _landed(self, flight: asyncio.Task[tuple[Service, ...]]) -> None:
         self.flight = None
@@ -121,6 +129,7 @@ class _Followed:
                     match event:
                         case Snapshot():
                             self._catalog.replace(event, self.name)
+                            self._told = True
                         case Change():
                             self._catalog.apply(event)
         except RegistryError as error:

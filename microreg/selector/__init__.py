@@ -7,10 +7,12 @@ The event loop publishes one immutable pool per name by a single assignment, bui
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, cast
 
 from microreg.errors import ConfigError, NoNodeAvailable, RegistryClosed, RegistryError, WrongLoop
 from microreg.events import Change
@@ -22,6 +24,8 @@ from microreg.rules import check_name
 from microreg.selector.strategies import Pick, Strategy
 
 __all__ = ["Selector"]
+
+log = logging.getLogger("microreg.selector")
 
 T = TypeVar("T")
 Errors = type[Exception] | tuple[type[Exception], ...]
@@ -38,17 +42,22 @@ class Selector:
     def __init__(
         self, registry: Registry, strategy: str | Strategy = "random", *, rng: random.Random | None = None
     ) -> None:
+        if not isinstance(registry, Registry):
+            raise ConfigError(f"a Selector takes the registry that connect() made, got {type(registry).__name__}")
         self.registry = registry
         self._strategy = _strategy(strategy)
         self._rng = rng or random.Random()
         self._cache: CacheLayer | None = None
         self._own: CacheLayer | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
         self._pools: dict[str, _Pool] = {}
         self._picks: dict[str, Pick] = {}
 
     async def __aenter__(self) -> Self:
-        if self._cache is not None:
+        if self._cache is not None or self._closed:
             raise RegistryClosed("this Selector was used before; make another")
+        self._loop = asyncio.get_running_loop()
         if isinstance(self.registry, CacheLayer):
             self._cache = self.registry
         else:
@@ -62,6 +71,7 @@ class Selector:
 
     async def close(self) -> None:
         """Stop following. Waiting ``select`` calls end with RegistryClosed. Closing twice is fine."""
+        self._closed = True
         pools = list(self._pools.values())
         self._pools.clear()
         self._picks.clear()
@@ -75,13 +85,13 @@ class Selector:
 
         From another thread than the loop's, only names that were selected before can be picked.
         """
-        try:
-            return self._picks[name]()
-        except KeyError:
-            self._pool(name)
-        if name in self._picks:
-            return self._picks[name]()
-        raise NoNodeAvailable(f"no node of {name!r} can be selected now: {self._pools[name].why()}")
+        pick = self._picks.get(name)
+        if pick is None:
+            pool = self._pool(name)
+            pick = self._picks.get(name)
+            if pick is None:
+                raise NoNodeAvailable(f"no node of {name!r} can be selected now: {pool.why()}")
+        return pick()
 
     async def select(self, name: str, *, timeout: float = 5.0) -> Node:
         """The next node; waits up to ``timeout`` seconds for one. Raises NoNodeAvailable after that."""
@@ -89,6 +99,7 @@ class Selector:
         if pick is not None:
             return pick()
         pool = self._pool(name)
+        self._check_loop(name)
         try:
             async with asyncio.timeout(timeout):
                 while (pick := self._picks.get(name)) is None:
@@ -140,24 +151,38 @@ class Selector:
     def _pool(self, name: str) -> _Pool:
         pool = self._pools.get(name)
         if pool is None:
+            if self._closed:
+                raise RegistryClosed("this Selector was closed; make another")
             if self._cache is None:
                 raise RegistryClosed("this Selector is not open: use `async with Selector(registry) as selector:`")
             check_name(name)
-            try:
-                asyncio.get_running_loop()
-            except RuntimeError:
-                raise WrongLoop(f"{name!r} is not followed yet: select() it once in the loop of the Selector") from None
-            pool = self._pools[name] = _Pool(name, self._cache, self._publish)
+            self._check_loop(name)
+            pool = _Pool(name, self._cache, self._publish)
             pool.start()
+            self._pools[name] = pool
         return pool
 
+    def _check_loop(self, name: str) -> None:
+        running = None
+        with suppress(RuntimeError):
+            running = asyncio.get_running_loop()
+        if running is not self._loop:
+            raise WrongLoop(
+                f"no node of {name!r} is known yet, and only the loop that opened this Selector can follow it: "
+                "select() the name once there"
+            )
+
     def _publish(self, pool: _Pool) -> None:
-        if self._pools.get(pool.name) is not pool:
-            return
-        if pool.nodes:
-            self._picks[pool.name] = self._strategy(pool.nodes, self._rng)
-        else:
+        if not pool.nodes:
             self._picks.pop(pool.name, None)
+            return
+        try:
+            self._picks[pool.name] = self._strategy(pool.nodes, self._rng)
+            pool.problem = ""
+        except Exception as error:
+            self._picks.pop(pool.name, None)
+            pool.problem = f"the strategy raised {type(error).__name__}: {error}"
+            log.exception("a strategy failed", extra={"service": pool.name})
 
 
 class _Pool:
@@ -166,6 +191,7 @@ class _Pool:
     def __init__(self, name: str, cache: CacheLayer, publish: Callable[[_Pool], None]) -> None:
         self.name = name
         self.nodes: tuple[Node, ...] = ()
+        self.problem = ""
         self._known = 0
         self._cache = cache
         self._publish = publish
@@ -176,13 +202,15 @@ class _Pool:
 
     def start(self) -> None:
         """Follow the name and publish what is known."""
-        self._unsubscribe = self._cache.subscribe(self.name, self._changed)
         self._followed = self._cache.follow(self.name)
+        self._unsubscribe = self._cache.subscribe(self.name, self._changed)
+        self._followed.task.add_done_callback(self._over)
         self._build()
 
     def close(self) -> None:
         """Stop, and end every wait with RegistryClosed."""
         self._unsubscribe()
+        self._followed.task.remove_done_callback(self._over)
         if self._scheduled is not None:
             self._scheduled.cancel()
         self._wake(RegistryClosed("the Selector was closed"))
@@ -190,7 +218,7 @@ class _Pool:
     async def wait(self) -> None:
         """Wait until the pool was built again. Raises what ended the watch for good."""
         if self._followed.error is not None:
-            raise self._followed.error
+            raise self._followed.error.with_traceback(None)
         waiter = self._loop.create_future()
         self._waiters.add(waiter)
         try:
@@ -202,6 +230,8 @@ class _Pool:
         """Why there is no node, for an error."""
         if self._followed.error is not None:
             return str(self._followed.error)
+        if self.problem:
+            return self.problem
         if self._known:
             return f"{self._known} known, none is passing or warning"
         if not self._followed.live:
@@ -221,6 +251,10 @@ class _Pool:
         if self.nodes:
             self._wake(None)
 
+    def _over(self, _task: asyncio.Task[None]) -> None:
+        if self._followed.error is not None:
+            self._wake(self._followed.error)
+
     def _wake(self, error: RegistryError | None) -> None:
         for waiter in self._waiters:
             if not waiter.done():
@@ -231,11 +265,11 @@ class _Pool:
 
 
 def _strategy(strategy: str | Strategy) -> Strategy:
-    if not isinstance(strategy, str):
-        return strategy
-    from microreg.plugins import load
+    found: object = strategy
+    if isinstance(strategy, str):
+        from microreg.plugins import load
 
-    found = load("microreg.strategies", strategy)
+        found = load("microreg.strategies", strategy)
     if not callable(found):
-        raise ConfigError(f"strategy {strategy!r} is {found!r}; expected a function (nodes, rng) -> pick")
-    return found
+        raise ConfigError(f"strategy {strategy!r} is {found!r}; expected a name or a function (nodes, rng) -> pick")
+    return cast(Strategy, found)

@@ -115,11 +115,6 @@ class Case:
         """Add a line to the record that a failure shows."""
         self._log.append(f"{self._loop.time() - self._began:7.3f}  {printable(text)}")
 
-    @property
-    def log_length(self) -> int:
-        """How many lines the record has."""
-        return len(self._log)
-
     async def shows(self, client: Registry, name: str, *expected: Service, within: float | None = None) -> None:
         """Wait until ``get_service`` answers exactly this (nothing: ServiceNotFound), within the patience."""
 

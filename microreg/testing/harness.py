@@ -43,7 +43,7 @@ class Harness:
         grace: float = 2.0,
         patience: float = 5.0,
         settle: float = 0.2,
-        deadline: float = 45.0,
+        deadline: float = 60.0,
         concurrency: int = 16,
         seed: int | None = None,
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import unittest
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import ClassVar
 
 from microreg.testing.check import Check
@@ -16,12 +16,18 @@ from microreg.testing.runner import verify
 __all__ = ["contract"]
 
 
-def contract(harness: Harness, checks: Iterable[Check] = CHECKS) -> type[unittest.TestCase]:
+def contract(
+    harness: Harness,
+    checks: Iterable[Check] = CHECKS,
+    *,
+    run: Callable[[Coroutine[object, object, Report]], Report] = asyncio.run,
+) -> type[unittest.TestCase]:
     """A test class with one test per check; assign it to a name that begins with ``Test``.
 
     All checks run at once before the first test, so that the whole takes as long as the slowest; each test
     then tells how its check ended: passed, failed with an explanation, or skipped because the registry or
-    the harness lacks something.
+    the harness lacks something. ``run`` runs the coroutine that runs the checks; a store in this process may
+    be checked in virtual time (:func:`microreg.testing.virtual.run`).
     """
     wanted = tuple(checks)
 
@@ -30,7 +36,7 @@ def contract(harness: Harness, checks: Iterable[Check] = CHECKS) -> type[unittes
 
         @classmethod
         def setUpClass(cls) -> None:
-            cls.report = asyncio.run(verify(harness, wanted))
+            cls.report = run(verify(harness, wanted))
 
     for each in wanted:
         method = _test(each)

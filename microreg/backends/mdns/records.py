@@ -20,7 +20,7 @@ from microreg import codec
 from microreg.errors import InvalidService, RecordTooLarge
 from microreg.model import FrozenDict, Node, Service, Status
 
-__all__ = ["COMFORTABLE", "MAX_TXT", "Text", "decode", "encode", "encode_goodbye", "name_in", "seal"]
+__all__ = ["COMFORTABLE", "MAX_TXT", "Text", "decode", "encode", "encode_goodbye", "identity_in", "name_in", "seal"]
 
 COMFORTABLE = 1150
 """Bytes of TXT up to which a record stays as text: with the other records of its node it fits one packet."""
@@ -80,6 +80,12 @@ def name_in(txt: bytes) -> bytes:
     if txt[1:3] != b"n=":
         return b""
     return txt[3 : 1 + txt[0]]
+
+
+def identity_in(txt: bytes) -> tuple[bytes, bytes]:
+    """The service name and node id in a TXT record of ours, without looking at the rest."""
+    name, rest = name_in(txt), 1 + txt[0] if txt else 0
+    return name, txt[rest + 3 : rest + 1 + txt[rest]] if txt[rest + 1 : rest + 3] == b"i=" else b""
 
 
 def decode(txt: bytes, address: str = "") -> Text:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 __all__ = [
-    "A",
     "AAAA",
     "ANY",
     "MAX_PACKET",
@@ -19,12 +18,13 @@ __all__ = [
     "RESPONSE",
     "SRV",
     "TXT",
+    "A",
     "Malformed",
     "Message",
     "Question",
     "Record",
+    "dotted",
     "encode",
-    "first_label",
     "name",
     "parse",
 ]
@@ -38,6 +38,7 @@ MAX_PACKET = 9000
 _IN = 1
 _TOP_BIT = 0x8000
 _MAX_NAME = 255
+_MAX_HOPS = 32
 _HEADER = struct.Struct(">6H")
 _QUESTION = struct.Struct(">2H")
 _RECORD = struct.Struct(">2HIH")
@@ -84,9 +85,14 @@ def name(*labels: str) -> bytes:
     return b"".join(bytes((len(part),)) + part for part in parts) + b"\0"
 
 
-def first_label(wire: bytes) -> str:
-    """The first label of a name, as text."""
-    return wire[1 : 1 + wire[0]].decode(errors="replace") if wire else ""
+def dotted(wire: bytes) -> str:
+    """A name as text, without the dot at its end; for people, and for host names."""
+    labels: list[str] = []
+    at = 0
+    while at < len(wire) and wire[at]:
+        labels.append(wire[at + 1 : at + 1 + wire[at]].decode(errors="replace"))
+        at += 1 + wire[at]
+    return ".".join(labels)
 
 
 def parse(data: bytes) -> Message:
@@ -148,21 +154,22 @@ class _Reader:
     def _name(self) -> bytes:
         """The name here. Pointers only go backwards, so that no loop is possible."""
         data, start = self.data, self.at
-        first = data[start]
-        if first >= 0xC0:
-            known = self._names.get((first & 0x3F) << 8 | data[start + 1])
-            if known is not None:
+        key = start
+        if data[start] >= 0xC0:
+            key = (data[start] & 0x3F) << 8 | data[start + 1]
+            if key in self._names:
                 self.at = start + 2
-                return known
+                return self._names[key]
         parts: list[bytes] = []
         at = lowest = start
-        end = size = 0
+        end = size = hops = 0
         while length := data[at]:
             if length >= 0xC0:
                 end = end or at + 2
                 at = (length & 0x3F) << 8 | data[at + 1]
-                if at >= lowest:
-                    raise Malformed("a compressed name points forwards")
+                hops += 1
+                if at >= lowest or hops > _MAX_HOPS:
+                    raise Malformed("a compressed name points forwards, or too often")
                 lowest = at
                 continue
             stop = at + 1 + length
@@ -172,8 +179,7 @@ class _Reader:
             parts.append(data[at:stop])
             at = stop
         self.at = end or at + 1
-        wire = b"".join(parts).lower() + b"\0"
-        self._names[start if not end or parts[0:1] else lowest] = wire
+        wire = self._names[key] = b"".join(parts).lower() + b"\0"
         return wire
 
 

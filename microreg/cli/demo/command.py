@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from microreg.cli.common import JsonOption, configured, duration, is_terminal
+from microreg.cli.common import JsonOption, configured, duration, is_terminal, option
 from microreg.cli.demo import summary
 from microreg.cli.demo.journal import Journal
 from microreg.cli.demo.scenario import STEPS
@@ -23,21 +23,28 @@ __all__ = ["demo"]
 
 _LOOPBACK = "mdns://127.0.0.1"
 _LIMIT = 30.0
+_TTL = 2.0
 _ONE_PROCESS = ("memory", "static")
 
 
+_Registry = Annotated[
+    str, option("--registry", "URL", f"Show it on another registry than {_LOOPBACK}; $MICROREG_REGISTRY is not read.")
+]
+_Timeout = Annotated[str | None, option("--timeout", "DURATION", f"When to give up; not given: after {_LIMIT:g}s.")]
+_Ttl = Annotated[
+    str | None, option("--ttl", "DURATION", f"How long a killed service stays registered; not given: {_TTL:g}s.")
+]
+_Pace = Annotated[float, typer.Option("--pace", help="2 leaves twice the time to look.", min=0, max=10)]
+_Skip = Annotated[list[str] | None, typer.Option("--skip", hidden=True)]
+
+
 def demo(
-    registry: Annotated[
-        str,
-        typer.Option("--registry", metavar="URL", help="Show it on this one; $MICROREG_REGISTRY is not read."),
-    ] = _LOOPBACK,
+    registry: _Registry = _LOOPBACK,
     json: JsonOption = False,
-    timeout: Annotated[str, typer.Option("--timeout", metavar="DURATION", help="When to give up.")] = f"{_LIMIT:g}s",
-    ttl: Annotated[
-        str, typer.Option("--ttl", metavar="DURATION", help="How long a killed service stays registered.")
-    ] = "2s",
-    pace: Annotated[float, typer.Option("--pace", help="2 leaves twice the time to look.", min=0, max=10)] = 1.0,
-    skip: Annotated[list[str] | None, typer.Option("--skip", hidden=True)] = None,
+    timeout: _Timeout = None,
+    ttl: _Ttl = None,
+    pace: _Pace = 1.0,
+    skip: _Skip = None,
 ) -> int:
     """Show what microreg does: services find each other, one is killed, calls go on. Takes 15 seconds.
 
@@ -55,13 +62,20 @@ def demo(
         seconds, limit = duration("--ttl", ttl), duration("--timeout", timeout)
         opened = configured(registry)
         if opened.url.scheme in _ONE_PROCESS:
-            raise ConfigError(f"the demo needs a registry that several processes can write to; {registry} is none")
+            raise ConfigError(f"the demo needs a registry that several processes can write to; {opened.url} is none")
         view: View = JsonView() if json else TableView() if is_terminal() else LinesView()
         journal = Journal(time.monotonic, [view.line])
         async with opened:
             with view:
                 broken = await perform(
-                    opened, registry, journal, view, ttl=seconds or 2.0, pace=pace, limit=limit or _LIMIT, skip=left_out
+                    opened,
+                    registry,
+                    journal,
+                    view,
+                    ttl=seconds or _TTL,
+                    pace=pace,
+                    limit=limit or _LIMIT,
+                    skip=left_out,
                 )
         wrong = broken or complaints(journal, tells_reasons="reasons" in opened.capabilities)
         if json:

@@ -1,0 +1,121 @@
+"""Somebody else speaks for a node of ours: a second process with the same id, or a forger.
+
+The last writer wins, so that a node never flaps between two processes: who hears of a later revision asks
+for it, and gives way when it is answered for. Where nobody answers it was forged, and the node is put again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from microreg.backends.mdns.lookup import Warnings
+from microreg.backends.mdns.own import Own
+from microreg.backends.mdns.records import Text, decode, identity_in
+from microreg.backends.mdns.responder import Responder
+from microreg.backends.mdns.wire import PTR, TXT, Message, Question, Record
+from microreg.errors import InvalidService
+
+__all__ = ["Defence"]
+
+log = logging.getLogger("microreg.mdns")
+
+_AT_MOST_EVERY = 1.0
+_WAIT = 0.1
+_AGAIN = 0.03
+
+
+class Defence:
+    """Watches what others say about the nodes of a responder."""
+
+    def __init__(self, responder: Responder, ask: Callable[[Sequence[Question]], None]) -> None:
+        self._responder = responder
+        self._ask = ask
+        self._loop = asyncio.get_running_loop()
+        self._warnings = Warnings(log)
+        self._timers: dict[Own, asyncio.TimerHandle] = {}
+        self._asked: dict[Own, bool] = {}
+
+    def close(self) -> None:
+        """Stop all timers."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def heard(self, message: Message, *, answer: bool = False) -> None:
+        """A response of anybody; ``answer``: to a question of ours."""
+        texts = {record.name: record for record in message.records if record.kind == TXT}
+        for record in texts.values():
+            own = self._owner(record)
+            if own is not None and record.data != own.txt:
+                self._contradicted(own, record, answer)
+        for record in message.records:
+            if record.ttl == 0 and record.kind != TXT:
+                label = record.target if record.kind == PTR else record.name
+                own = self._responder.by_label(label)
+                if own is not None and label not in texts and not own.yielded:
+                    self._contest(own, 0)
+
+    def renewed(self, own: Own) -> None:
+        """A node that gave way is registered again: it comes back if the other is gone."""
+        if own.yielded:
+            self._contest(own, own.rival)
+
+    def _owner(self, record: Record) -> Own | None:
+        try:
+            name, node_id = identity_in(record.data)
+            own = self._responder.get((name.decode(), node_id.decode()))
+        except UnicodeDecodeError:
+            own = None
+        return own or self._responder.by_label(record.name)
+
+    def _contradicted(self, own: Own, record: Record, answer: bool) -> None:
+        try:
+            text: Text | None = decode(record.data)
+        except InvalidService:
+            text = None
+        if text is None or (text.name, text.id) != own.key:
+            if record.ttl == 0 and not own.yielded:
+                self._contest(own, 0)
+            return
+        if text.revision <= own.revision:
+            return
+        own.rival = max(own.rival, text.revision)
+        if own in self._asked and answer and text.record is not None:
+            self._asked[own] = True
+        elif not own.yielded:
+            self._warnings.say(
+                "rival",
+                "another process registers the same node id, or somebody forges records",
+                service=own.key[0],
+                node=own.key[1],
+            )
+            self._contest(own, text.revision)
+
+    def _contest(self, own: Own, revision: int) -> None:
+        """Find out who is right, for one node at most once a second."""
+        own.rival = max(own.rival, revision)
+        if own not in self._timers:
+            when = max(self._loop.time(), own.challenged + _AT_MOST_EVERY)
+            self._timers[own] = self._loop.call_at(when, self._challenge, own)
+
+    def _challenge(self, own: Own) -> None:
+        own.challenged = self._loop.time()
+        self._asked[own] = False
+        self._ask([Question(own.label, TXT)])
+        self._timers[own] = self._loop.call_later(_AGAIN, self._challenge_again, own)
+
+    def _challenge_again(self, own: Own) -> None:
+        self._ask([Question(own.label, TXT)])
+        self._timers[own] = self._loop.call_later(_WAIT - _AGAIN, self._decide, own)
+
+    def _decide(self, own: Own) -> None:
+        del self._timers[own]
+        answered = self._asked.pop(own)
+        if self._responder.get(own.key) is not own:
+            return
+        if answered:
+            own.yielded = True
+        else:
+            self._responder.put_again(own)

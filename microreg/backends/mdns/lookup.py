@@ -1,0 +1,104 @@
+"""Asking (RFC 6762 section 6.7): one-shot questions from a port of our own, answered by unicast and at once.
+
+A question from port 5353 would be answered by multicast after up to 120 ms, at most once a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+
+from microreg.backends.mdns.transport import PORT, Address, Transport
+from microreg.backends.mdns.wire import Question, encode
+
+__all__ = ["Desk", "Inquiry", "Warnings"]
+
+_ASK_AT = (0.0, 0.05, 0.15, 0.3, 0.6)
+_QUIET = 1 / 3
+_LONGEST = 5.0
+_ID_LIFE = 2.0
+_MAX_IDS = 1024
+
+
+class Desk:
+    """Sends one-shot questions and knows the answers to them from what nobody asked for."""
+
+    def __init__(self, transport: Transport, rng: random.Random) -> None:
+        self._transport = transport
+        self._rng = rng
+        self._loop = asyncio.get_running_loop()
+        self._ids: dict[int, float] = {}
+
+    def ask(self, questions: Sequence[Question]) -> None:
+        """Ask the group on every link, under a fresh id: responders may drop a question that they just had."""
+        now = self._loop.time()
+        for old in [old for old, until in self._ids.items() if until < now]:
+            del self._ids[old]
+        while (identity := self._rng.randrange(1, 1 << 16)) in self._ids and len(self._ids) < _MAX_IDS:
+            pass
+        self._ids[identity] = now + _ID_LIFE
+        self._transport.ask(encode(questions, id=identity))
+
+    def expects(self, identity: int, source: Address) -> bool:
+        """Whether this is an answer: from port 5353, under an id that was used a moment ago."""
+        return source[1] == PORT and self._ids.get(identity, 0.0) >= self._loop.time()
+
+
+class Inquiry:
+    """One question, asked again until the answers have settled.
+
+    They have when nobody answered for ``settle`` seconds, or when a third of that passed since the last node
+    that was new; at the latest after five times ``settle``.
+    """
+
+    def __init__(self, desk: Desk, question: Question, settle: float, *, answered: bool) -> None:
+        self._desk = desk
+        self._question = question
+        self._quiet = settle * _QUIET
+        self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
+        self._end = self._started + settle * _LONGEST
+        self.settled: asyncio.Future[None] = self._loop.create_future()
+        self._asked = 0
+        self._asking: asyncio.TimerHandle | None = None
+        first = self._quiet if answered else settle
+        self._settling = self._loop.call_at(self._started + first, self.close)
+        self._ask()
+
+    def news(self) -> None:
+        """A node was heard that was not known before."""
+        if not self.settled.done():
+            self._settling.cancel()
+            self._settling = self._loop.call_at(min(self._loop.time() + self._quiet, self._end), self.close)
+
+    def close(self) -> None:
+        """Stop asking; who waits goes on."""
+        self._settling.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
+        if not self.settled.done():
+            self.settled.set_result(None)
+
+    def _ask(self) -> None:
+        self._desk.ask([self._question])
+        self._asked += 1
+        if self._asked < len(_ASK_AT):
+            self._asking = self._loop.call_at(self._started + _ASK_AT[self._asked], self._ask)
+
+
+class Warnings:
+    """Says each kind of thing at most once a minute, however often it happens."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._said: dict[str, float] = {}
+
+    def say(self, kind: str, message: str, **extra: object) -> None:
+        """Log ``message`` as a warning unless this kind was said within the last minute."""
+        now = self._loop.time()
+        if now - self._said.get(kind, -60.0) >= 60.0 and len(self._said) < 1000:
+            self._said[kind] = now
+            self._log.warning(message, extra=extra)

@@ -1,0 +1,283 @@
+"""What was heard of other programs' nodes: believed, refreshed by asking, doubted, expired; fed to a Catalog."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from microreg.backends.mdns.lookup import Desk, Warnings
+from microreg.backends.mdns.records import Text, decode, name_in, seal
+from microreg.backends.mdns.wire import PTR, SRV, TXT, A, Message, Question, Record, dotted
+from microreg.catalog import Catalog
+from microreg.errors import InvalidService
+from microreg.events import Reason
+from microreg.net import join_address
+from microreg.toolkit import Deadlines
+
+__all__ = ["MAX_PER_NAME", "Key", "Nodes"]
+
+log = logging.getLogger("microreg.mdns")
+
+Key = tuple[str, str]
+"""A node: service name and node id."""
+
+MAX_PER_NAME = 4096
+"""Nodes of one name that are remembered: a bound for memory under a flood, far above any real service."""
+MAX_NODES = 16_384
+MAX_TTL = 300
+"""Seconds that a foreign record is believed at most before it is asked for again."""
+
+# When a node is asked for: at a part of its ttl between these two, then seconds after its end. Then it is gone.
+_PARTS = ((0.70, 0.82), (0.85, 0.89), (0.93, 0.97), (1.0, 1.0))
+_GRACE = (0.35, 0.7, 1.2)
+_LAST = len(_PARTS) + len(_GRACE) - 1
+_MIN_STEP = 0.2
+_TOMBSTONE = 10.0
+_GATHER = 0.005
+_AGAIN = 0.03
+_DOUBT = 0.1
+_BATCH = 20
+
+
+@dataclass(slots=True)
+class _Node:
+    key: Key
+    label: bytes
+    txt: bytes
+    revision: int
+    seal: bytes
+    ttl: float = 0.0
+    heard: float = 0.0
+    stage: int = 0
+    doubted: bool = False
+
+
+class Nodes:
+    """The nodes of others, by name and id.
+
+    ``wants`` says whether a service name (its bytes) is of interest, ``owns`` whether a node is our own,
+    ``due`` is called with the name of a node that wants refreshing, ``news`` with that of a new one.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        desk: Desk,
+        rng: random.Random,
+        *,
+        wants: Callable[[bytes], bool],
+        owns: Callable[[Key], bool],
+        due: Callable[[str], None],
+        news: Callable[[str], None],
+    ) -> None:
+        self._catalog = catalog
+        self._desk = desk
+        self._rng = rng
+        self._wants, self._owns, self._ask_all, self._news = wants, owns, due, news
+        self._loop = asyncio.get_running_loop()
+        self._warnings = Warnings(log)
+        self._nodes: dict[Key, _Node] = {}
+        self._labels: dict[bytes, Key] = {}
+        self._counts: dict[str, int] = {}
+        self._deadlines: Deadlines[Key] = Deadlines(self._due)
+        self._graves: dict[Key, tuple[int, float]] = {}
+        self._questions: dict[Key, int] = {}
+        self._timers: set[asyncio.TimerHandle] = set()
+
+    def close(self) -> None:
+        """Stop all timers."""
+        self._deadlines.close()
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+
+    def heard(self, message: Message) -> None:
+        """Take in a response."""
+        for record in message.records:
+            if record.kind == TXT:
+                self._text(record, message)
+        for record in message.records:
+            if record.ttl == 0:
+                key = self._labels.get(record.target if record.kind == PTR else record.name)
+                if key is not None:
+                    self._doubt(self._nodes[key])
+
+    def forget(self, key: Key) -> None:
+        """No longer of interest, or now our own: dropped without a word to the catalog."""
+        node = self._nodes.pop(key, None)
+        if node is None:
+            return
+        self._deadlines.drop(key)
+        if self._labels.get(node.label) == key:
+            del self._labels[node.label]
+        count = self._counts[key[0]] = self._counts[key[0]] - 1
+        if not count:
+            del self._counts[key[0]]
+
+    # -- hearing ---------------------------------------------------------------------------------
+
+    def _text(self, record: Record, message: Message) -> None:
+        key = self._labels.get(record.name)
+        known = self._nodes[key] if key else None
+        if known is not None and known.txt == record.data:
+            if record.ttl:
+                self._refresh(known, record.ttl)
+            return
+        name = name_in(record.data)
+        if not self._wants(name) and (name or b"n=" not in record.data):
+            return
+        try:
+            text = decode(record.data, _address(message, record.name))
+        except InvalidService as error:
+            self._warnings.say("malformed", "ignored a malformed record", instance=dotted(record.name), error=str(error))
+            return
+        if not self._wants(text.name.encode()) or self._owns((text.name, text.id)):
+            return
+        if text.secret:
+            self._goodbye(text)
+        elif record.ttl:
+            self._admit(text, record)
+
+    def _admit(self, text: Text, record: Record) -> None:
+        key = text.name, text.id
+        node = self._nodes.get(key)
+        if node is None:
+            if self._buried(key, text.revision) or not self._room(text.name):
+                return
+            node = self._nodes[key] = _Node(key, record.name, record.data, text.revision, text.seal)
+            self._counts[text.name] = self._counts.get(text.name, 0) + 1
+            self._news(text.name)
+        elif text.revision < node.revision or text.revision == node.revision > 0:
+            return
+        else:
+            if self._labels.get(node.label) == key:
+                del self._labels[node.label]
+            node.label, node.txt = record.name, record.data
+            node.revision, node.seal = text.revision, text.seal
+        self._labels[record.name] = key
+        self._refresh(node, record.ttl)
+        assert text.record is not None
+        self._catalog.put(text.record)
+
+    def _room(self, name: str) -> bool:
+        if self._counts.get(name, 0) < MAX_PER_NAME and len(self._nodes) < MAX_NODES:
+            return True
+        self._warnings.say(
+            "full",
+            f"more than {MAX_PER_NAME} nodes of one name, or {MAX_NODES} in all, are announced by mDNS: "
+            "further ones are ignored; somebody may be flooding this network",
+            service=name,
+        )
+        return False
+
+    def _refresh(self, node: _Node, ttl: int) -> None:
+        node.ttl = max(1, min(ttl, MAX_TTL))
+        node.heard = self._loop.time()
+        node.stage = 0
+        self._deadlines.set(node.key, self._next(node))
+
+    # -- leaving ---------------------------------------------------------------------------------
+
+    def _goodbye(self, text: Text) -> None:
+        """A goodbye that carries the secret behind the seal can only be the node's own."""
+        node = self._nodes.get((text.name, text.id))
+        if node is None:
+            self._bury((text.name, text.id), text.revision)
+        elif text.revision >= node.revision and seal(text.secret) == node.seal:
+            self._bury(node.key, text.revision)
+            self._drop(node, Reason.EXPIRED if text.expired else Reason.DEREGISTERED)
+        else:
+            self._doubt(node)
+
+    def _doubt(self, node: _Node) -> None:
+        """Somebody says that the node is gone: ask it, and believe it when it does not answer."""
+        if node.doubted:
+            return
+        node.doubted = True
+        before = node.heard
+        self._ask(node.key, times=2)
+
+        def decide() -> None:
+            node.doubted = False
+            if node.heard == before and self._nodes.get(node.key) is node:
+                self._drop(node, Reason.DEREGISTERED)
+
+        self._after(_DOUBT, decide)
+
+    def _drop(self, node: _Node, reason: Reason) -> None:
+        self.forget(node.key)
+        self._catalog.remove(*node.key, reason)
+
+    def _bury(self, key: Key, revision: int) -> None:
+        """Packets of before the goodbye may still be on their way; they must not bring the node back."""
+        now = self._loop.time()
+        while self._graves and (len(self._graves) >= MAX_PER_NAME or next(iter(self._graves.values()))[1] < now):
+            del self._graves[next(iter(self._graves))]
+        self._graves.pop(key, None)
+        self._graves[key] = revision, now + _TOMBSTONE
+
+    def _buried(self, key: Key, revision: int) -> bool:
+        grave = self._graves.get(key)
+        return grave is not None and revision <= grave[0] and self._loop.time() < grave[1]
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    def _due(self, key: Key) -> None:
+        node = self._nodes[key]
+        if node.stage == _LAST:
+            self._drop(node, Reason.EXPIRED)
+            return
+        if node.stage == 0:
+            self._ask_all(key[0])
+        else:
+            self._ask(key, times=1 if node.stage < len(_PARTS) - 1 else 2)
+        node.stage += 1
+        self._deadlines.set(key, max(self._next(node), self._loop.time() + _MIN_STEP))
+
+    def _next(self, node: _Node) -> float:
+        """When the node is to be asked for (or, at the last stage, given up)."""
+        if node.stage < len(_PARTS):
+            return node.heard + node.ttl * self._rng.uniform(*_PARTS[node.stage])
+        return node.heard + node.ttl + _GRACE[node.stage - len(_PARTS)]
+
+    def _ask(self, key: Key, times: int) -> None:
+        """Ask for one node, together with others that are due now."""
+        if not self._questions:
+            self._after(_GATHER, self._flush)
+        self._questions[key] = max(times, self._questions.get(key, 0))
+
+    def _flush(self) -> None:
+        now, again = tuple(self._questions), {key: 1 for key, times in self._questions.items() if times > 1}
+        self._questions = again
+        labels = [self._nodes[key].label for key in now if key in self._nodes]
+        for start in range(0, len(labels), _BATCH):
+            batch = labels[start : start + _BATCH]
+            self._desk.ask([Question(label, kind) for label in batch for kind in (SRV, TXT)])
+        if again:
+            self._after(_AGAIN, self._flush)
+
+    def _after(self, delay: float, action: Callable[[], None]) -> None:
+        def run() -> None:
+            self._timers.discard(handle)
+            action()
+
+        handle = self._loop.call_later(delay, run)
+        self._timers.add(handle)
+
+
+def _address(message: Message, instance: bytes) -> str:
+    """The ``host:port`` in the SRV record of an instance; empty where there is none."""
+    for record in message.records:
+        if record.kind == SRV and record.name == instance and len(record.data) == 6:
+            host = dotted(record.target)
+            for other in message.records:
+                if other.kind == A and other.name == record.target and len(other.data) == 4:
+                    host = ".".join(map(str, other.data))
+            try:
+                return join_address(host, int.from_bytes(record.data[4:6], "big"))
+            except InvalidService:
+                return ""
+    return ""

@@ -1,0 +1,226 @@
+"""What backend authors build on: polling, threads, decoding a whole store, and deadlines without a timer each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+from collections.abc import Coroutine
+from contextlib import aclosing
+from typing import TypeVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import support
+from microreg import codec
+from microreg.errors import RegistryUnavailable
+from microreg.events import Change, Reason, Snapshot
+from microreg.model import Service
+from microreg.testing.virtual import VirtualLoop
+from microreg.toolkit import Deadlines, decode_all, in_thread, poll
+from microreg.watch import Watch
+from strategies import record
+
+T = TypeVar("T")
+
+
+def run(main: Coroutine[object, object, T]) -> T:
+    return support.run(main, timeout=50_000, loop_factory=VirtualLoop)
+
+
+def test_poll_reads_every_interval_with_jitter() -> None:
+    async def main() -> None:
+        loop, times = asyncio.get_running_loop(), list[float]()
+
+        async def read() -> list[Service]:
+            times.append(loop.time())
+            return [record(port=len(times))]
+
+        async with aclosing(poll(read, 2.0, rng=random.Random(3))) as events:
+            for number in range(1, 51):
+                assert await anext(events) == Snapshot([record(port=number)])
+        pauses = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        assert all(1.8 <= pause <= 2.2001 for pause in pauses)
+        assert max(pauses) - min(pauses) > 0.1
+
+    run(main())
+
+
+def test_poll_under_a_watch_tells_differences_and_survives_an_outage() -> None:
+    async def main() -> None:
+        answers: list[list[Service] | Exception] = [[record()], [record()], OSError("down"), [record(port=81)], []]
+
+        async def read() -> list[Service]:
+            answer = answers.pop(0) if len(answers) > 1 else answers[0]
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        async with Watch(lambda: poll(read)) as events:
+            assert await anext(events) == Snapshot([record()])
+            assert await anext(events) == Change.put(record(port=81), record())
+            assert await anext(events) == Change.gone(record(port=81), Reason.REMOVED)
+            assert "down" in str(events.error)
+
+    run(main())
+
+
+def test_in_thread_runs_elsewhere_and_hands_over_results_and_errors() -> None:
+    def work(number: int, *, more: int) -> tuple[int, int]:
+        if number < 0:
+            raise RegistryUnavailable("negative")
+        return number + more, threading.get_ident()
+
+    async def main() -> None:
+        number, thread = await in_thread(work, 1, more=2)
+        assert number == 3
+        assert thread != threading.get_ident()
+        with pytest.raises(RegistryUnavailable, match="negative"):
+            await in_thread(work, -1, more=2)
+
+    support.run(main())
+
+
+def test_what_does_not_decode_is_skipped_with_one_warning_per_key(caplog: pytest.LogCaptureFixture) -> None:
+    good, warned = codec.encode(record()), set[str]()
+    records = [("bad", b"{"), ("good", good), ("worse", b"\xff"), ("also good", good)]
+    with caplog.at_level(logging.WARNING, "microreg.toolkit"):
+        for _ in range(3):
+            assert decode_all(records, warned) == [record(), record()]
+        told = [vars(entry) for entry in caplog.records]
+        assert [entry["key"] for entry in told] == ["bad", "worse"]
+        assert all(entry["error"] for entry in told)
+        decode_all(((f"k{number}", b"") for number in range(2_000)), warned)
+    assert len(warned) == 1_000
+
+
+# -- deadlines -----------------------------------------------------------------------------------
+
+operations = st.one_of(
+    st.tuples(st.just("set"), st.sampled_from("abcd"), st.integers(0, 20)),
+    st.tuples(st.just("set"), st.sampled_from("abcd"), st.integers(0, 20)),
+    st.tuples(st.just("drop"), st.sampled_from("abcd"), st.just(0)),
+    st.tuples(st.just("sleep"), st.just(""), st.integers(0, 8)),
+    st.tuples(st.just("close"), st.just(""), st.just(0)),
+)
+
+
+@settings(max_examples=80)
+@given(st.lists(operations, max_size=30))
+def test_deadlines_are_kept_like_those_of_a_plain_dict(script: list[tuple[str, str, int]]) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        due: list[tuple[str, float]] = []
+        deadlines: Deadlines[str] = Deadlines(lambda key: due.append((key, loop.time())))
+        model: dict[str, float] = {}
+        for what, key, number in script:
+            match what:
+                case "set":
+                    model[key] = loop.time() + number + 0.5
+                    deadlines.set(key, model[key])
+                case "drop":
+                    model.pop(key, None)
+                    deadlines.drop(key)
+                case "sleep":
+                    begin = loop.time()
+                    await asyncio.sleep(number)
+                    passed = {key: when for key, when in model.items() if when <= begin + number}
+                    model = {key: when for key, when in model.items() if key not in passed}
+                    assert sorted(due) == [(key, pytest.approx(when)) for key, when in sorted(passed.items())]
+                    assert [moment for _, moment in due] == sorted(moment for _, moment in due)
+                    due.clear()
+                case _:
+                    model.clear()
+                    deadlines.close()
+            assert {key: deadlines.get(key) for key in "abcd"} == {key: model.get(key) for key in "abcd"}
+        await asyncio.sleep(100)
+        assert dict(due) == pytest.approx(model)
+        assert vars(deadlines)["_heap"] == []
+        deadlines.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("churn", ["drop and set", "sooner and sooner", "renewed"])
+def test_churn_does_not_grow_the_heap(churn: str) -> None:
+    async def main() -> None:
+        loop, due = asyncio.get_running_loop(), list[str]()
+        deadlines: Deadlines[str] = Deadlines(due.append)
+        for number in range(10_000):
+            key = f"n{number % 10}"
+            match churn:
+                case "drop and set":
+                    deadlines.drop(key)
+                    deadlines.set(key, loop.time() + 1_000)
+                case "sooner and sooner":
+                    deadlines.set(key, loop.time() + 20_000 - number)
+                case _:
+                    deadlines.set(key, loop.time() + 15)
+            assert len(vars(deadlines)["_heap"]) < 100
+            if number % 1_000 == 0:
+                await asyncio.sleep(5)
+        await asyncio.sleep(30_000)
+        assert sorted(due) == [f"n{number}" for number in range(10)]
+
+    run(main())
+
+
+def test_a_callback_may_move_drop_and_close() -> None:
+    async def main() -> None:
+        loop, due = asyncio.get_running_loop(), list[tuple[str, float]]()
+
+        def on_due(key: str) -> None:
+            due.append((key, loop.time()))
+            match key:
+                case "again" if len(due) < 3:
+                    deadlines.set("again", loop.time() + 1)
+                    deadlines.drop("dropped")
+                case "again":
+                    deadlines.close()
+
+        deadlines: Deadlines[str] = Deadlines(on_due)
+        deadlines.set("again", loop.time() + 1)
+        deadlines.set("dropped", loop.time() + 1)
+        deadlines.set("closed", loop.time() + 3.5)
+        await asyncio.sleep(10)
+        assert due == [("again", 1.0), ("again", 2.0), ("again", 3.0)]
+
+    run(main())
+
+
+def test_a_callback_that_raises_harms_no_other_deadline() -> None:
+    async def main() -> None:
+        due, told = list[str](), list[object]()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+
+        def on_due(key: str) -> None:
+            due.append(key)
+            if key == "bad":
+                raise ValueError("bad")
+
+        deadlines: Deadlines[str] = Deadlines(on_due)
+        for key, when in (("bad", 1), ("same time", 1), ("later", 2)):
+            deadlines.set(key, when)
+        await asyncio.sleep(5)
+        assert due == ["bad", "same time", "later"]
+        assert [str(error) for error in told] == ["bad"]
+
+    run(main())
+
+
+def test_a_deadline_in_the_past_is_due_at_once() -> None:
+    async def main() -> None:
+        due: list[str] = []
+        deadlines: Deadlines[str] = Deadlines(due.append)
+        await asyncio.sleep(10)
+        deadlines.set("late", 1)
+        assert due == []
+        await asyncio.sleep(0.001)
+        assert due == ["late"]
+        deadlines.close()
+        deadlines.close()
+
+    run(main())
