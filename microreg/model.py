@@ -32,9 +32,9 @@ class FrozenDict(dict[str, str]):
         raise TypeError("this mapping is immutable: build a new one, for example {**metadata, 'key': 'value'}")
 
     __setitem__ = __delitem__ = __ior__ = _readonly
-    clear = pop = popitem = setdefault = update = _readonly
+    clear = pop = popitem = setdefault = update = _readonly  # pyright: ignore[reportAssignmentType]
 
-    def __hash__(self) -> int:  # type: ignore[override]
+    def __hash__(self) -> int:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
         try:
             return self._hash
         except AttributeError:

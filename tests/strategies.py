@@ -34,7 +34,7 @@ printable = st.text(st.sampled_from("aZ09 <>&\"\\/'é中😀{}[]"), max_size=8)
 keys = st.text(ALNUM + "_.-", min_size=1, max_size=8) | st.just("k" * 128)
 metadata: st.SearchStrategy[Mapping[str, str]] = st.dictionaries(keys, utf8, max_size=3)
 addresses = st.builds("{}:{}".format, st.sampled_from(HOSTS), st.sampled_from([1, 80, 65535]))
-values = st.deferred(
+values: st.SearchStrategy[Value] = st.deferred(
     lambda: st.builds(Value, printable, printable, st.just(()) | st.lists(values, max_size=2).map(tuple))
 )
 endpoints = st.builds(Endpoint, printable.filter(bool), st.none() | values, st.none() | values, metadata)
@@ -60,5 +60,5 @@ few_records = st.sampled_from(
 )
 """Records that collide often: two names, three ids, little else to differ in."""
 
-quick = settings(max_examples=40)
+quick = settings(max_examples=30)
 """For properties whose examples are large."""

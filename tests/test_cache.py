@@ -216,7 +216,7 @@ def test_a_name_is_never_called_absent_while_the_first_snapshot_is_on_its_way() 
     """Every interleaving of a lookup with the watch that becomes live finds the node."""
 
     async def main(turns: int) -> None:
-        async with opened() as (cache, store):
+        async with opened() as (cache, _):
             await cache.register(one())
             cache.follow("greeter")
             for _ in range(turns):

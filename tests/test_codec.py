@@ -174,6 +174,7 @@ def test_what_is_no_service_is_an_invalid_service(data: bytes | str) -> None:
         assert 10 < len(str(caught.value)) < 500
 
 
+@quick
 @given(st.binary(max_size=60) | st.text(max_size=60))
 def test_noise_is_an_invalid_service(noise: bytes | str) -> None:
     with pytest.raises(InvalidService):
@@ -182,16 +183,24 @@ def test_noise_is_an_invalid_service(noise: bytes | str) -> None:
 
 jsons = st.recursive(
     st.none() | st.booleans() | st.floats(allow_nan=False) | st.integers() | st.text(max_size=5) | st.just("h:1"),
-    lambda inner: st.lists(inner, max_size=2)
-    | st.dictionaries(
-        st.sampled_from(["name", "id", "address", "metadata", "request", "values", "type", "status", "x"]), inner, max_size=4
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["name", "id", "address", "metadata", "request", "values", "type", "status", "x"]),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=6,
 )
 
 
 @quick
-@given(st.fixed_dictionaries({"name": st.just("x") | jsons}, optional=dict.fromkeys(("nodes", "endpoints", "metadata"), jsons)))
+@given(
+    st.fixed_dictionaries(
+        {"name": st.just("x") | jsons}, optional=dict.fromkeys(("nodes", "endpoints", "metadata"), jsons)
+    )
+)
 def test_any_json_decodes_to_what_can_be_encoded_or_is_an_invalid_service(document: object) -> None:
     try:
         service = decode(json.dumps(document).encode())
@@ -228,9 +237,7 @@ def test_a_lone_surrogate_cannot_be_written() -> None:
 
 
 def test_equal_endpoints_and_metadata_are_one_object() -> None:
-    first, second = (
-        decode(encode(GREETER.with_nodes(Node(f"h:{port}", id=f"n{port}")))) for port in (1, 2)
-    )
+    first, second = (decode(encode(GREETER.with_nodes(Node(f"h:{port}", id=f"n{port}")))) for port in (1, 2))
     assert first != second
     assert first.endpoints is second.endpoints
     assert first.metadata is second.metadata

@@ -17,12 +17,14 @@ from contextlib import contextmanager
 import pytest
 
 from microreg import Node, Service, Status
+from microreg.cli import main
 from microreg.cli.demo import summary
 from microreg.cli.demo.client import keep_calling
 from microreg.cli.demo.journal import Journal, Line
 from microreg.cli.demo.processes import ChildDied, Processes
 from microreg.cli.demo.scenario import DRAINED, FIRST, KILLED, LATE, play
 from microreg.cli.demo.verdict import complaints, facts, latencies
+from microreg.cli.demo.view import JsonView
 from microreg.connect import connect
 from microreg.events import Change, Reason, Snapshot
 from microreg.selector import Selector
@@ -179,7 +181,7 @@ def test_the_summary_has_the_numbers() -> None:
 
 
 def test_the_client_writes_down_every_request_and_every_call() -> None:
-    async def main() -> Journal:
+    async def play_it() -> Journal:
         journal = Journal(asyncio.get_running_loop().time)
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -204,7 +206,7 @@ def test_the_client_writes_down_every_request_and_every_call() -> None:
                 await asyncio.wait([calling])
         return journal
 
-    journal = run(main())
+    journal = run(play_it())
     assert journal.failed_calls == []
     assert journal.story("good").answered == journal.calls
     assert journal.story("bad").errors == journal.retries >= 1
@@ -214,7 +216,7 @@ def test_the_client_writes_down_every_request_and_every_call() -> None:
 
 
 def test_a_service_that_cannot_start_is_heard_with_its_reason() -> None:
-    async def main() -> None:
+    async def play_it() -> None:
         journal = Journal(time.monotonic)
         async with Processes("nonsense://", "demo-x", 1.0, journal) as processes:
             await processes.start("alpha")
@@ -222,13 +224,14 @@ def test_a_service_that_cannot_start_is_heard_with_its_reason() -> None:
                 await asyncio.wait_for(asyncio.shield(processes.died), 10)
         assert journal.story("alpha").exit_code == 2
 
-    run(main())
+    run(play_it())
 
 
 @contextmanager
 def demo(*arguments: str) -> Generator[subprocess.Popen[bytes], None, None]:
     process = subprocess.Popen(
         [sys.executable, "-m", "microreg.cli", "demo", *arguments],
+        bufsize=0,  # so that select() sees every line that was not read yet
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -243,7 +246,7 @@ def demo(*arguments: str) -> Generator[subprocess.Popen[bytes], None, None]:
 
 def test_the_demo_shows_what_it_promises() -> None:
     began = time.monotonic()
-    with demo("--pace", "0.2", "--ttl", "1s") as process:
+    with demo("--pace", "0.05", "--ttl", "1s") as process:
         out, err = process.communicate(timeout=30)
     text = out.decode()
     assert (process.returncode, err) == (0, b""), text
@@ -259,12 +262,11 @@ def test_the_demo_shows_what_it_promises() -> None:
     assert text.endswith("and no call failed.\n")
 
 
-def test_a_sabotaged_demo_is_1_and_says_why() -> None:
-    with demo("--pace", "0.05", "--json", "--skip", "kill", "--skip", "drain", "--skip", "late") as process:
-        out, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (1, b"")
-    told = json.loads(out.splitlines()[-1])
-    assert told["ok"] is False
+def test_a_sabotaged_demo_is_1_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--pace", "0", "--json", "--skip", "kill", "--skip", "drain", "--skip", "late"]) == 1
+    captured = capsys.readouterr()
+    told = json.loads(captured.out.splitlines()[-1])
+    assert captured.err == "" and told["ok"] is False
     assert "beta was never killed." in told["wrong"]
     assert "The late service delta was never started." in told["wrong"]
 
@@ -281,30 +283,42 @@ def alive(pid: int) -> bool:
     return ps.stdout[:1] != b"Z"
 
 
-def children_of(process: subprocess.Popen[bytes]) -> list[int]:
-    """The pids of the three services, once all of them have been called."""
-    assert process.stdout is not None
-    pids, called, deadline = [], 0, time.monotonic() + 20
-    while called < len(FIRST):
-        assert select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0], "no line in time"
-        told = json.loads(process.stdout.readline())
-        called += told["event"] == "called"
-        if told["event"] == "started":
-            pids.append(int(told["text"].split()[1]))
-    return pids
+def pids_in(lines: list[str]) -> list[int]:
+    """The process ids in the demo's JSON lines."""
+    told = [json.loads(line) for line in lines]
+    return [int(each["text"].split()[1]) for each in told if each["event"] == "started"]
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)], ids=["SIGINT", "SIGKILL"]
-)
-def test_no_service_outlives_the_demo(number: signal.Signals, code: int) -> None:
+def test_an_interrupted_demo_ends_its_services(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    show, started = JsonView.line, 0
+
+    def interrupt(self: JsonView, line: Line) -> None:
+        nonlocal started
+        show(self, line)
+        started += line.kind == "started"
+        if started == len(FIRST):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(JsonView, "line", interrupt)
+    assert main(["demo", "--json"]) == 130
+    captured = capsys.readouterr()
+    pids = pids_in(captured.out.splitlines())
+    assert captured.err == "" and len(pids) == 3
+    assert not any(map(alive, pids))
+
+
+def test_no_service_outlives_a_killed_demo() -> None:
     with demo("--json") as process:
-        pids = children_of(process)
+        assert process.stdout is not None
+        lines, deadline = [""], time.monotonic() + 20
+        while '"called"' not in lines[-1]:
+            assert select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0], "no line in time"
+            lines.append(process.stdout.readline().decode())
+        pids = pids_in(lines[1:])
         assert len(pids) == 3 and all(map(alive, pids))
-        process.send_signal(number)
-        assert process.wait(10) == code
-        if number is signal.SIGINT:
-            assert not any(map(alive, pids))
+        process.kill()
         deadline = time.monotonic() + 8
         while any(map(alive, pids)):
             assert time.monotonic() < deadline, "a service has outlived the demo"

@@ -213,7 +213,11 @@ def test_opening_and_closing_twice_is_fine() -> None:
 
 @pytest.mark.parametrize(
     ("error", "kind"),
-    [(OSError("no socket"), RegistryUnavailable), (LibraryError("who"), PermissionDenied), (ConfigError("cert"), ConfigError)],
+    [
+        (OSError("no socket"), RegistryUnavailable),
+        (LibraryError("who"), PermissionDenied),
+        (ConfigError("cert"), ConfigError),
+    ],
     ids=["builtin", "library", "ours"],
 )
 def test_a_failed_open_may_be_repeated_and_closed(error: Exception, kind: type[RegistryError]) -> None:
@@ -295,7 +299,9 @@ def test_each_node_is_one_call_and_they_go_out_together(verb: str) -> None:
         both = asyncio.Barrier(3)
         spy.answer = lambda called, _: both.wait() if called == verb else spy.nothing(called, None)
         async with Checked(spy) as registry:
-            call = asyncio.ensure_future(registry.register(TWO, ttl=30) if verb == "register" else registry.deregister(TWO))
+            call = asyncio.ensure_future(
+                registry.register(TWO, ttl=30) if verb == "register" else registry.deregister(TWO)
+            )
             await both.wait()
             await call
         sent = [argument for called, argument in spy.calls if called == verb]
@@ -358,7 +364,9 @@ def test_a_store_that_does_not_answer_is_a_timeout(verb: str, count: int) -> Non
         spy.answer = answer
         async with Checked(spy) as registry:
             begin = asyncio.get_running_loop().time()
-            with pytest.raises(RegistryTimeout, match=rf"{verb}: spy://.* did not answer within 5 s \(option timeout\)"):
+            with pytest.raises(
+                RegistryTimeout, match=rf"{verb}: spy://.* did not answer within 5 s \(option timeout\)"
+            ):
                 match verb:
                     case "register":
                         await registry.register(TWO if count == 2 else record())
@@ -422,7 +430,9 @@ MAPPED: list[tuple[BaseException, type[RegistryError]]] = [
 
 
 @each_verb
-@pytest.mark.parametrize(("error", "kind"), MAPPED, ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "")
+@pytest.mark.parametrize(
+    ("error", "kind"), MAPPED, ids=lambda value: type(value).__name__ if isinstance(value, Exception) else ""
+)
 def test_no_error_of_a_library_leaves(verb: str, error: BaseException, kind: type[RegistryError]) -> None:
     async def main() -> None:
         spy = Spy()
@@ -438,6 +448,7 @@ def test_no_error_of_a_library_leaves(verb: str, error: BaseException, kind: typ
                 found = caught.value
             spy.answer = spy.nothing
             assert type(found) is kind
+            assert found is not None
             assert found.__cause__ is error or verb == "watch"
             text = str(found)
             assert text.startswith(f"{verb}: ") or verb == "watch"

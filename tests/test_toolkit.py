@@ -108,7 +108,7 @@ operations = st.one_of(
 )
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(st.lists(operations, max_size=30))
 def test_deadlines_are_kept_like_those_of_a_plain_dict(script: list[tuple[str, str, int]]) -> None:
     async def main() -> None:
@@ -129,7 +129,8 @@ def test_deadlines_are_kept_like_those_of_a_plain_dict(script: list[tuple[str, s
                     await asyncio.sleep(number)
                     passed = {key: when for key, when in model.items() if when <= begin + number}
                     model = {key: when for key, when in model.items() if key not in passed}
-                    assert sorted(due) == [(key, pytest.approx(when)) for key, when in sorted(passed.items())]
+                    assert len(due) == len(passed)
+                    assert dict(due) == pytest.approx(passed)
                     assert [moment for _, moment in due] == sorted(moment for _, moment in due)
                     due.clear()
                 case _:
@@ -178,7 +179,7 @@ def test_a_callback_may_move_drop_and_close() -> None:
                 case "again" if len(due) < 3:
                     deadlines.set("again", loop.time() + 1)
                     deadlines.drop("dropped")
-                case "again":
+                case _:
                     deadlines.close()
 
         deadlines: Deadlines[str] = Deadlines(on_due)

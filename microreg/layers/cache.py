@@ -100,8 +100,8 @@ class _Followed:
 
     @property
     def reason(self) -> str:
-        """Why the watch is not live, for an error."""
-        return str(self.error or self._watch.error or "no error so far")
+        """Why the watch is not live; empty where nothing went wrong so far."""
+        return str(self.error or self._watch.error or "")
 
     async def ask(self) -> tuple[Service, ...]:
         """Look the name up in the store; callers at the same time share one lookup, and its error."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Self, TypeVar, cast
@@ -80,6 +80,11 @@ class Selector:
         if self._own is not None:
             await self._own.stop()
 
+    @property
+    def picks(self) -> Mapping[str, Pick]:
+        """The ``Pick`` of every name that has a node now. Only the loop changes it; any thread may read it."""
+        return self._picks
+
     def pick(self, name: str) -> Node:
         """The next node, at once and without I/O. Raises NoNodeAvailable; the first pick of a name starts to follow it.
 
@@ -123,19 +128,31 @@ class Selector:
         TimeoutError, a stream that ended early); pass your client's own, and only for calls that may
         be repeated. Raises what the last call raised, or NoNodeAvailable where there was no node at all.
         """
-        if attempts < 1:
-            raise ConfigError(f"attempts={attempts}: expected at least 1")
+        following = self.retries(name, attempts)
         node = await self.select(name, timeout=timeout)
-        tried: set[str] = set()
         while True:
-            tried.add(node.id)
             try:
                 return await function(node)
             except retry_on:
-                following = self._untried(name, tried) if len(tried) < attempts else None
-                if following is None:
+                again = following(node)
+                if again is None:
                     raise
-                node = following
+                node = again
+
+    def retries(self, name: str, attempts: int) -> Callable[[Node], Node | None]:
+        """What ``call`` asks after a failed attempt: a node not yet tried, None where the error is to be raised.
+
+        For whoever calls in another way than ``call``. Any thread may ask, one at a time.
+        """
+        if attempts < 1:
+            raise ConfigError(f"attempts={attempts}: expected at least 1")
+        tried: set[str] = set()
+
+        def following(failed: Node) -> Node | None:
+            tried.add(failed.id)
+            return self._untried(name, tried) if len(tried) < attempts else None
+
+        return following
 
     def _untried(self, name: str, tried: set[str]) -> Node | None:
         pick, pool = self._picks.get(name), self._pools.get(name)
@@ -235,7 +252,8 @@ class _Pool:
         if self._known:
             return f"{self._known} known, none is passing or warning"
         if not self._followed.live:
-            return f"the registry has not answered yet ({self._followed.reason})"
+            reason = self._followed.reason
+            return f"the registry is away: {reason}" if reason else "the registry has not answered yet"
         return "none is registered"
 
     def _changed(self, _change: Change) -> None:

@@ -14,18 +14,19 @@ cancels the call that it strikes. A forked child cannot use what its parent open
 
 from __future__ import annotations
 
-import asyncio
-import random
-from collections import deque
-from collections.abc import Callable, Iterable
-from functools import wraps
-from threading import RLock
-from typing import TYPE_CHECKING, Concatenate, Literal, ParamSpec, Self, TypeVar
-from weakref import WeakSet, finalize
+from microreg.connect import connect as connect_async
+from microreg.sync.announcement import Announcement, announce
+from microreg.sync.registry import Registry, Watch
+from microreg.sync.selector import Selector
+from microreg.url import RegistryURL
 
-from microreg import announce as _announce
-from microreg import announcement as _announcement
-from microreg import connect as _connect
-from microreg import registry as _registry
-from microreg import selector as _selector
-from microreg import watch as _watch
+__all__ = ["Announcement", "Registry", "Selector", "Watch", "announce", "connect"]
+
+
+def connect(url: str | RegistryURL | None = None) -> Registry:
+    """The registry that a config string describes, to be used with ``with``.
+
+    Without an argument: ``$MICROREG_REGISTRY``, else ``mdns://``. Nothing is opened yet and no server is
+    asked. Raises ConfigError for a string, option, scheme or layer that is wrong or not installed.
+    """
+    return Registry(connect_async(url))

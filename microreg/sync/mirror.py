@@ -35,7 +35,7 @@ def blocking(method: Callable[Concatenate[A, P], Coroutine[object, object, R]]) 
 
     @wraps(method)
     def call(self: Mirror[A], *args: P.args, **kwargs: P.kwargs) -> R:
-        bound: Callable[P, Coroutine[object, object, R]] = getattr(self._inner, name)
+        bound: Callable[P, Coroutine[object, object, R]] = getattr(self.inner, name)
         return self.portal.call(bound, *args, **kwargs)
 
     return cast("Blocking[P, R]", call)
@@ -47,10 +47,13 @@ async def at_once(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
 
 
 class Mirror(Generic[A]):
-    """The blocking form of an object that lives on the event loop of a portal."""
+    """The blocking form of an object that lives on the event loop of a portal.
+
+    ``inner`` is that object: for what is not mirrored, and only through ``portal.call``.
+    """
 
     def __init__(self, inner: A) -> None:
-        self._inner = inner
+        self.inner = inner
 
     @property
     def portal(self) -> Portal:
@@ -58,7 +61,7 @@ class Mirror(Generic[A]):
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return f"<blocking {self._inner!r}>"
+        return f"<blocking {self.inner!r}>"
 
 
 class Part(Mirror[M]):
@@ -75,7 +78,7 @@ class Part(Mirror[M]):
         return self._owner.portal
 
     def __enter__(self) -> Self:
-        inner = self._inner
+        inner = self.inner
         self.portal.enter(inner.__aenter__, partial(inner.__aexit__, None, None, None))
         self._entered = True
         return self
@@ -85,7 +88,7 @@ class Part(Mirror[M]):
     ) -> None:
         # An interrupted body is to the loop what a cancelled one is: the next interrupt ends the leaving at once.
         cancelled = asyncio.CancelledError() if error is not None and not isinstance(error, Exception) else None
-        self._leave(partial(self._inner.__aexit__, type(cancelled) if cancelled else None, cancelled, None))
+        self._leave(partial(self.inner.__aexit__, type(cancelled) if cancelled else None, cancelled, None))
 
     def _leave(self, leave: Callable[[], Awaitable[object]]) -> None:
         if self._entered:

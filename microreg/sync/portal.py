@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
-import os
 import warnings
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, wait
@@ -15,6 +14,7 @@ from threading import RLock, Thread, get_ident
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from microreg.errors import RegistryClosed, WrongLoop
+from microreg.sync import process
 from microreg.sync.workers import Workers
 
 __all__ = ["Portal"]
@@ -81,7 +81,7 @@ class Portal:
     def __init__(self, name: str, last: _Last) -> None:
         self._name = name
         self._last = last
-        self._pid = os.getpid()
+        self._pid = process.pid
         self._lock = RLock()  # reentrant: a signal handler may close what it has interrupted
         self._calls: set[_Call[Any]] = set()
         self._closed = False
@@ -102,7 +102,7 @@ class Portal:
     @property
     def over(self) -> bool:
         """Whether calls are refused: it was stopped, or this process is a fork of the one that made it."""
-        return self._closed or os.getpid() != self._pid
+        return self._closed or process.pid != self._pid
 
     def call(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Await ``function(*args, **kwargs)`` on the loop and return its result, or raise what it raises.
@@ -151,7 +151,7 @@ class Portal:
 
     def stop(self) -> None:
         """Cancel what is under way and join the thread. Calling it twice is fine; so it is in a forked child."""
-        if os.getpid() != self._pid:
+        if process.pid != self._pid:
             return
         if get_ident() == self._thread.ident:
             self._check()
@@ -169,15 +169,15 @@ class Portal:
     # -- callers ---------------------------------------------------------------------------------
 
     def _check(self) -> None:
-        if os.getpid() != self._pid:
+        if process.pid != self._pid:
             raise RegistryClosed(
                 f"{self._name} was opened before fork(), by process {self._pid}, and its thread did not come along: "
                 "connect() again in the child"
             )
         if get_ident() == self._thread.ident:
             raise WrongLoop(
-                f"a blocking call to {self._name} from its own event loop would wait for itself: make the check a plain "
-                "function (def, not async def), use a thread of your own, or await the same method of microreg.connect()"
+                f"a blocking call to {self._name} from its own event loop would wait for itself: make the check a "
+                "plain function (def, not async def), which runs in another thread, or call from a thread of your own"
             )
 
     def _submit(self, call: _Call[R]) -> None:

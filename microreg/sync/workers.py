@@ -60,25 +60,24 @@ class Workers(ThreadPoolExecutor):
             self._busy.discard(current_thread())
 
 
-def off_loop(check: Callable[[], T | Awaitable[T]]) -> Callable[[], Awaitable[T]]:
-    """A check as an async function that runs a plain one in a thread, one run at a time: a hung check stays one thread."""
-    running: asyncio.Future[T | Awaitable[T]] | None = None
+def off_loop(check: Callable[[], object]) -> Callable[[], Awaitable[object]]:
+    """A check as an async function that runs a plain one in a thread, one run at a time."""
+    if inspect.iscoroutinefunction(check):
+        return check
+    running: asyncio.Task[object] | None = None
 
-    async def run() -> T:
+    async def run() -> object:
         nonlocal running
-        if inspect.iscoroutinefunction(check):
-            result = check()
-        else:
-            if running is None or running.done():
-                running = asyncio.ensure_future(in_thread(check))
-                running.add_done_callback(_heard)
-            result = await asyncio.shield(running)
-        return await result if isinstance(result, Awaitable) else result
+        if running is None or running.done():
+            running = asyncio.create_task(in_thread(check), name="microreg check")
+            running.add_done_callback(_heard)
+        result = await asyncio.shield(running)
+        return await result if inspect.isawaitable(result) else result
 
     return run
 
 
-def _heard(run: asyncio.Future[T]) -> None:
+def _heard(run: asyncio.Task[object]) -> None:
     """Nobody may be waiting any more for what a slow check raises."""
     if not run.cancelled():
         run.exception()

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import NoReturn, TypeVar
 
 from microreg.errors import RegistryError, ServiceNotFound
@@ -115,19 +116,25 @@ class Case:
         """Add a line to the record that a failure shows."""
         self._log.append(f"{self._loop.time() - self._began:7.3f}  {printable(text)}")
 
+    async def found(self, client: Registry, name: str) -> tuple[Service, ...]:
+        """What ``get_service`` answers; nothing where it is ServiceNotFound."""
+        try:
+            return await client.get_service(name)
+        except ServiceNotFound:
+            return ()
+
     async def shows(self, client: Registry, name: str, *expected: Service, within: float | None = None) -> None:
         """Wait until ``get_service`` answers exactly this (nothing: ServiceNotFound), within the patience."""
-
-        async def ask() -> tuple[Service, ...]:
-            try:
-                return await client.get_service(name)
-            except ServiceNotFound:
-                return ()
 
         def wanted(answer: tuple[Service, ...]) -> bool:
             return answer == expected
 
-        await self.until(ask, wanted, f"get_service({name!r}) answers {show(expected) or 'ServiceNotFound'}", within)
+        await self.until(
+            partial(self.found, client, name),
+            wanted,
+            f"get_service({name!r}) answers {show(expected) or 'ServiceNotFound'}",
+            within,
+        )
 
     async def until(
         self, ask: Callable[[], Awaitable[T]], wanted: Callable[[T], bool], expected: str, within: float | None = None

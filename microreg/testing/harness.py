@@ -44,7 +44,7 @@ class Harness:
         patience: float = 5.0,
         settle: float = 0.2,
         deadline: float = 60.0,
-        concurrency: int = 16,
+        concurrency: int = 8,
         seed: int | None = None,
     ) -> None:
         if (url is None) == (factory is None):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from microreg import url as config
 from microreg.backends.mdns.interfaces import choose, parse_location
 from microreg.backends.mdns.station import Station
-from microreg.errors import ConfigError, RegistryClosed, ServiceNotFound
+from microreg.errors import ConfigError, RegistryClosed, RegistryUnavailable, ServiceNotFound
 from microreg.events import Event, Reason
 from microreg.model import Service
 from microreg.registry import Registry
@@ -89,10 +89,12 @@ class MdnsRegistry(Registry):
         return Watch(lambda: self._changes(name), name)
 
     def advertised_host(self) -> str | None:
-        """The address of the first interface, where it was named or found."""
-        if self._station is not None:
-            return next((link.address for link in self._station.transport.links), None)
-        return None
+        """The address of the first interface; None where there is none, or only one that is valid on one link."""
+        try:
+            links = self._station.transport.links if self._station is not None else choose(self._named)
+        except (ConfigError, RegistryUnavailable):
+            return None
+        return next((link.address for link in links if "%" not in link.address), None)
 
     def _changes(self, name: str | None) -> AsyncGenerator[Event, None]:
         return self._open().browser.changes(name)

@@ -18,6 +18,7 @@ from microreg.backends.mdns.responder import Responder
 from microreg.backends.mdns.transport import Transport
 from microreg.backends.mdns.wire import PTR, Message, Question, encode
 from microreg.catalog import Catalog
+from microreg.errors import RegistryClosed
 from microreg.events import Event, Reason
 from microreg.model import Service
 
@@ -25,6 +26,10 @@ __all__ = ["Browser"]
 
 _SUPPRESS = 0.3
 _POLLS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
+
+
+def _closed() -> RegistryClosed:
+    return RegistryClosed("the registry was closed")
 
 
 class _Scope:
@@ -66,13 +71,16 @@ class Browser:
         self._loop = asyncio.get_running_loop()
         self._scopes: dict[str | None, _Scope] = {}
         self._wanted: set[bytes] = set()
+        self._closed = False
         self._nodes = Nodes(
             self.catalog, desk, rng, wants=self._wants, owns=responder.owns, due=self._refresh, news=self._news
         )
         responder.told, responder.gone = self.put, self.gone
 
     def close(self) -> None:
-        """Stop asking and listening; who waits for a scope to settle goes on."""
+        """Stop asking and listening; lookups and watches that are under way raise RegistryClosed."""
+        self._closed = True
+        self.catalog.interrupt(_closed())
         for scope in self._scopes.values():
             scope.close()
         self._nodes.close()
@@ -143,6 +151,8 @@ class Browser:
                 scope.inquiry = Inquiry(self._desk, scope.question, self._settle, answered=answered)
             if scope.inquiry is not None:
                 await asyncio.shield(scope.inquiry.settled)
+            if self._closed:
+                raise _closed()
             if not scope.synced:
                 scope.synced = True
                 self._schedule_poll(scope)

@@ -117,5 +117,6 @@ class Defence:
             return
         if answered:
             own.yielded = True
+            self._ask([Question(own.label, TXT)])
         else:
             self._responder.put_again(own)

@@ -20,6 +20,7 @@ _QUIET = 1 / 3
 _LONGEST = 5.0
 _ID_LIFE = 2.0
 _MAX_IDS = 1024
+_PAUSE = 600.0
 
 
 class Desk:
@@ -89,7 +90,7 @@ class Inquiry:
 
 
 class Warnings:
-    """Says each kind of thing at most once a minute, however often it happens."""
+    """Says each kind of thing at most every ten minutes, however often it happens."""
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
@@ -97,8 +98,8 @@ class Warnings:
         self._said: dict[str, float] = {}
 
     def say(self, kind: str, message: str, **extra: object) -> None:
-        """Log ``message`` as a warning unless this kind was said within the last minute."""
+        """Log ``message`` as a warning unless this kind was said a short time ago."""
         now = self._loop.time()
-        if now - self._said.get(kind, -60.0) >= 60.0 and len(self._said) < 1000:
+        if now - self._said.get(kind, -_PAUSE) >= _PAUSE and len(self._said) < 1000:
             self._said[kind] = now
             self._log.warning(message, extra=extra)

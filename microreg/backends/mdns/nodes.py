@@ -83,7 +83,7 @@ class Nodes:
         self._labels: dict[bytes, Key] = {}
         self._counts: dict[str, int] = {}
         self._deadlines: Deadlines[Key] = Deadlines(self._due)
-        self._graves: dict[Key, tuple[int, float]] = {}
+        self._graves: dict[Key, tuple[Text, float]] = {}
         self._questions: dict[Key, int] = {}
         self._timers: set[asyncio.TimerHandle] = set()
 
@@ -132,7 +132,8 @@ class Nodes:
         try:
             text = decode(record.data, _address(message, record.name))
         except InvalidService as error:
-            self._warnings.say("malformed", "ignored a malformed record", instance=dotted(record.name), error=str(error))
+            instance = dotted(record.name)
+            self._warnings.say("malformed", "ignored a malformed record", instance=instance, error=str(error))
             return
         if not self._wants(text.name.encode()) or self._owns((text.name, text.id)):
             return
@@ -145,7 +146,7 @@ class Nodes:
         key = text.name, text.id
         node = self._nodes.get(key)
         if node is None:
-            if self._buried(key, text.revision) or not self._room(text.name):
+            if self._buried(key, text) or not self._room(text.name):
                 return
             node = self._nodes[key] = _Node(key, record.name, record.data, text.revision, text.seal)
             self._counts[text.name] = self._counts.get(text.name, 0) + 1
@@ -185,9 +186,9 @@ class Nodes:
         """A goodbye that carries the secret behind the seal can only be the node's own."""
         node = self._nodes.get((text.name, text.id))
         if node is None:
-            self._bury((text.name, text.id), text.revision)
+            self._bury(text)
         elif text.revision >= node.revision and seal(text.secret) == node.seal:
-            self._bury(node.key, text.revision)
+            self._bury(text)
             self._drop(node, Reason.EXPIRED if text.expired else Reason.DEREGISTERED)
         else:
             self._doubt(node)
@@ -211,17 +212,20 @@ class Nodes:
         self.forget(node.key)
         self._catalog.remove(*node.key, reason)
 
-    def _bury(self, key: Key, revision: int) -> None:
+    def _bury(self, goodbye: Text) -> None:
         """Packets of before the goodbye may still be on their way; they must not bring the node back."""
         now = self._loop.time()
+        key = goodbye.name, goodbye.id
         while self._graves and (len(self._graves) >= MAX_PER_NAME or next(iter(self._graves.values()))[1] < now):
             del self._graves[next(iter(self._graves))]
         self._graves.pop(key, None)
-        self._graves[key] = revision, now + _TOMBSTONE
+        self._graves[key] = goodbye, now + _TOMBSTONE
 
-    def _buried(self, key: Key, revision: int) -> bool:
-        grave = self._graves.get(key)
-        return grave is not None and revision <= grave[0] and self._loop.time() < grave[1]
+    def _buried(self, key: Key, text: Text) -> bool:
+        goodbye, until = self._graves.get(key, (None, 0.0))
+        if goodbye is None or self._loop.time() >= until:
+            return False
+        return text.revision <= goodbye.revision and text.seal == seal(goodbye.secret)
 
     # -- asking ----------------------------------------------------------------------------------
 

@@ -158,6 +158,8 @@ class Responder:
 
     def announce(self, own: Own) -> None:
         """Tell of a node now and, because packets get lost, again four times in the next seconds."""
+        if own.yielded:
+            return
         own.step = 0
         own.announced = self._loop.time()
         self._hellos[own.key] = None
@@ -259,7 +261,8 @@ class Responder:
         """What is asked beside nodes: the addresses of their hosts, and the types there are."""
         for question in questions:
             if question.kind in (A, AAAA, ANY):
-                hosts = {each: None for own in self._table.values() if own.target == question.name for each in own.hosts}
+                owns = (own for own in self._table.values() if own.target == question.name)
+                hosts = dict.fromkeys(record for own in owns for record in own.hosts)
                 yield from (record for record in hosts if question.kind in (record.kind, ANY))
             if question.kind in (PTR, ANY) and question.name == BROWSE:
                 yield Record(BROWSE, PTR, _BROWSE_TTL, b"", SERVICE_TYPE)

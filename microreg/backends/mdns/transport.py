@@ -56,6 +56,8 @@ class Transport:
         self._queue: deque[_Outgoing] = deque()
         self._credit = _BURST
         self._timer: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def open(self) -> None:
         """Open the sockets. Raises RegistryUnavailable when that is possible on no link."""
@@ -74,6 +76,7 @@ class Transport:
     def close(self) -> None:
         """Close the sockets; what waits to be sent is lost."""
         self._queue.clear()
+        self._idle.set()
         if self._timer is not None:
             self._timer.cancel()
         for transport in (*self._shared.values(), *self._asking.values()):
@@ -99,8 +102,7 @@ class Transport:
 
     async def drained(self) -> None:
         """Wait until what is paced has been sent."""
-        while self._queue:
-            await asyncio.sleep(_PAUSE)
+        await self._idle.wait()
 
     def _emit(self, item: _Outgoing) -> None:
         if self._credit and not self._queue:
@@ -108,6 +110,7 @@ class Transport:
             item.transport.sendto(item.packet, item.to)
         elif len(self._queue) < _BACKLOG:
             self._queue.append(item)
+            self._idle.clear()
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_PAUSE, self._refill)
 
@@ -118,6 +121,8 @@ class Transport:
             self._credit -= 1
             item = self._queue.popleft()
             item.transport.sendto(item.packet, item.to)
+        if not self._queue:
+            self._idle.set()
         if self._credit < _BURST:
             self._timer = asyncio.get_running_loop().call_later(_PAUSE, self._refill)
 

@@ -114,12 +114,12 @@ async def _only_register_renews(case: Case) -> None:
     await writer.register(alone, ttl=ttl)
     while True:
         await writer.register(sibling, ttl=ttl * 10)
-        answers = [await client.get_service(name) for client in (writer, reader)]
+        answers = [await case.found(client, name) for client in (writer, reader)]
         await writer.list_services()
         if all(answer == (sibling,) for answer in answers):
             return
         late = case.time() > began + ttl + grace
-        case.expect(not late, f"node 'alone' is gone {ttl + grace:g} s after its only register", answers)
+        case.expect(not late, f"only node 'sibling' {ttl + grace:g} s after the only register of 'alone'", answers)
         await case.sleep_until(case.time() + ttl / 5)
 
 

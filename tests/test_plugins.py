@@ -1,0 +1,309 @@
+"""Plugins: found by entry point, imported when asked for, and harmless when broken."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import microreg
+from microreg import plugins
+from microreg.backends.memory import MemoryRegistry
+from microreg.errors import ConfigError
+from microreg.hookspecs import hookimpl
+from microreg.layers.cache import CacheLayer
+from microreg.registry import Checked, Layer, Registry
+from microreg.selector.strategies import round_robin
+from microreg.url import RegistryURL
+
+Install = Callable[..., None]
+
+GOOD = """
+from dataclasses import dataclass
+from microreg.backends.memory import MemoryRegistry
+from microreg.options import Options, option
+from microreg.hookspecs import hookimpl
+from microreg.registry import Layer
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoudOptions(Options):
+    volume: int = option(3, "how loud")
+
+class Loud(Layer):
+    Options = LoudOptions
+
+class Mine(MemoryRegistry):
+    Options = LoudOptions
+
+class Wrapping(Layer):
+    pass
+
+class Hooks:
+    @hookimpl
+    def microreg_wrap(self, registry, url):
+        return Wrapping(registry, url, registry.options)
+
+hooks = Hooks()
+
+def strategy(nodes, rng):
+    return lambda: nodes[-1]
+"""
+
+
+@pytest.fixture(name="install")
+def _install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Puts a distribution with entry points on ``sys.path``: ``install("name", source, {"group": {...}})``."""
+    modules = set(sys.modules)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def install(name: str, source: str, **groups: dict[str, str]) -> None:
+        (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
+        lines: list[str] = []
+        for group, entries in groups.items():
+            lines += [f"[{'microreg.' + group if group != 'hooks' else 'microreg'}]"]
+            lines += [f"{key} = {value}" for key, value in entries.items()]
+        (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
+        importlib.invalidate_caches()
+        plugins.hooks.cache_clear()
+
+    yield install
+    plugins.hooks.cache_clear()
+    for module in set(sys.modules) - modules:
+        if module.startswith("plug"):
+            del sys.modules[module]
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [f"{record.__dict__['plugin']}: {record.__dict__['error']}" for record in caplog.records]
+
+
+def test_what_is_installed_is_listed_without_importing_it(install: Install) -> None:
+    install("plug", "raise AssertionError('imported')", backends={"mine": "plug:Mine"}, layers={"loud": "plug:Loud"})
+    assert {"memory", "static", "mine"} <= set(plugins.names("microreg.backends"))
+    assert plugins.names("microreg.layers") == ("cache", "loud")
+    assert plugins.installed("microreg.backends")["mine"].value == "plug:Mine"
+    assert plugins.names("microreg.nothing") == ()
+    assert "plug" not in sys.modules
+
+
+def test_backends_layers_and_strategies_of_others_work_by_name(install: Install) -> None:
+    found = {"backends": {"mine": "plug:Mine"}, "layers": {"loud": "plug:Loud"}}
+    install("plug", GOOD, strategies={"end": "plug:strategy"}, **found)
+    registry = microreg.connect("loud+cache+mine://?volume=5&loud.volume=7")
+    assert (type(registry).__name__, registry.options.volume) == ("Loud", 7)  # type: ignore[attr-defined]
+    mine = registry.unwrap(MemoryRegistry)
+    assert mine is not None and mine.options.volume == 5  # type: ignore[attr-defined]
+    microreg.Selector(registry, "end")
+    with pytest.raises(ConfigError, match="volume"):
+        microreg.connect("mine://?volume=loud")
+
+
+# -- missing -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plugins.backend("memroy"), r"no backend 'memroy' is installed .*; did you mean 'memory'\?"),
+        (lambda: plugins.backend("zzz"), r"^no backend 'zzz' is installed \(installed: .*memory, static\)$"),
+        (lambda: plugins.layer("cahce"), r"no layer 'cahce' is installed .*; did you mean 'cache'\?"),
+        (lambda: plugins.load("microreg.strategies", "zzz"), r"no strategy 'zzz' is installed \(installed: random, r"),
+        (lambda: plugins.load("microreg.nothing", "x"), r"no nothing 'x' is installed \(installed: none\)"),
+    ],
+)
+def test_what_is_missing_is_told_with_what_is_there(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("scheme", ["quux", "quuxs"])
+def test_a_missing_scheme_advises_the_extra_to_install(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Metadata:
+        def get_all(self, field: str) -> list[str]:
+            assert field == "Provides-Extra"
+            return ["all", "quux"]
+
+    monkeypatch.setattr(plugins, "metadata", lambda name: Metadata())
+    with pytest.raises(ConfigError, match=r"; install it with: pip install 'microreg\[quux\]'"):
+        plugins.backend(scheme)
+
+
+# -- broken ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ("import does_not_exist_zz", "plug:Mine", "ModuleNotFoundError: No module named 'does_not_exist_zz'"),
+        ("1 / 0", "plug:Mine", "ZeroDivisionError"),
+        ("this is no python", "plug:Mine", "SyntaxError"),
+        ("", "plug:Mine", "AttributeError"),
+        ("", "elsewhere_zz:Mine", "ModuleNotFoundError"),
+    ],
+)
+def test_a_broken_backend_is_an_error_for_its_scheme_only(
+    install: Install, source: str, target: str, message: str
+) -> None:
+    install("plug", source, backends={"mine": target})
+    with pytest.raises(ConfigError, match=rf"the plugin for 'mine' \(plug, {target}\) is broken: {message}") as caught:
+        microreg.connect("mine://")
+    assert caught.value.__cause__ is not None
+    assert isinstance(microreg.connect("memory://"), Checked)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("plug:strategy", "expected a subclass of Registry"),
+        ("plug:Hooks", "expected a subclass of Registry"),
+        ("plug", "expected a subclass of Registry"),
+    ],
+)
+def test_a_backend_of_the_wrong_class(install: Install, target: str, message: str) -> None:
+    install("plug", GOOD, backends={"mine": target}, layers={"mine": "plug:Mine"})
+    with pytest.raises(ConfigError, match=message):
+        microreg.connect("mine://")
+    with pytest.raises(ConfigError, match="expected a subclass of Layer"):
+        microreg.connect("mine+memory://")
+
+
+def test_two_plugins_of_one_name_are_a_conflict_for_that_name_only(install: Install) -> None:
+    install("plug1", GOOD, backends={"mine": "plug1:Mine", "same": "plug1:Mine"})
+    install("plug2", GOOD, backends={"mine": "plug2:Mine", "other": "plug2:Mine", "same": "plug1:Mine"})
+    with pytest.raises(ConfigError, match=r"two plugins provide 'mine' in microreg\.backends: plug\d .* and plug\d"):
+        microreg.connect("mine://")
+    with pytest.raises(ConfigError, match="uninstall one of them"):
+        plugins.installed("microreg.backends")
+    for scheme in ("memory", "other", "same"):
+        assert microreg.connect(f"{scheme}://").url.scheme == scheme
+
+
+def test_a_plugin_cannot_take_over_a_scheme_of_ours(install: Install) -> None:
+    install("plug", GOOD, backends={"memory": "plug:Mine"})
+    with pytest.raises(ConfigError, match="two plugins provide 'memory'"):
+        microreg.connect("memory://")
+
+
+# -- hooks -------------------------------------------------------------------------------------------
+
+
+def test_a_hook_wraps_what_connect_returns(install: Install, caplog: pytest.LogCaptureFixture) -> None:
+    install("plug", GOOD, hooks={"wrapping": "plug:hooks"})
+    registry = microreg.connect("memory://")
+    assert type(registry).__name__ == "Wrapping" and registry.unwrap(MemoryRegistry) is not None
+    assert warnings(caplog) == []
+
+
+BROKEN = """
+from microreg.hookspecs import hookimpl
+
+class Unknown:
+    @hookimpl
+    def microreg_no_such_hook(self): ...
+
+class Arguments:
+    @hookimpl
+    def microreg_wrap(self, registry, url, weather): ...
+
+unknown, arguments = Unknown(), Arguments()
+"""
+
+
+@pytest.mark.parametrize("target", ["plug:missing", "plug:unknown", "plug:arguments", "nowhere_zz:x"])
+def test_a_broken_hook_plugin_is_one_warning(
+    install: Install, caplog: pytest.LogCaptureFixture, target: str
+) -> None:
+    install("plug", BROKEN, hooks={"sand": target})
+    install("plugin2", GOOD, hooks={"sand": "plugin2:hooks"})
+    for _ in range(3):
+        assert type(microreg.connect("memory://")).__name__ == "Wrapping", "one of the same name still works"
+    assert len(warnings(caplog)) == 1 and warnings(caplog)[0].startswith(f"sand (plug, {target}): ")
+
+
+class Around(Layer):
+    pass
+
+
+class Wraps:
+    @hookimpl
+    def microreg_wrap(self, registry: Registry, url: RegistryURL) -> Registry:
+        assert url.scheme == "memory"
+        return Around(registry, url, registry.options)
+
+
+class Looks:
+    @hookimpl
+    def microreg_wrap(self, registry: Registry) -> None:
+        assert isinstance(registry, Registry)
+
+
+class Raises:
+    @hookimpl
+    def microreg_wrap(self) -> Registry:
+        raise RuntimeError("out of order")
+
+
+class Returns:
+    @hookimpl
+    def microreg_wrap(self) -> str:
+        return "a registry"
+
+
+class Refuses:
+    @hookimpl
+    def microreg_wrap(self) -> Registry:
+        raise ConfigError("this program may not use memory://")
+
+
+@pytest.fixture(name="manager")
+def _manager() -> Iterator[Callable[..., None]]:
+    """Registers hook plugins for one test."""
+    manager, mine = plugins.hooks(), list[object]()
+
+    def register(*found: object) -> None:
+        for plugin in found:
+            manager.register(plugin, name=type(plugin).__name__)
+            mine.append(plugin)
+
+    yield register
+    for plugin in mine:
+        manager.unregister(plugin)
+
+
+def test_each_hook_wraps_what_the_one_before_has_made(manager: Callable[..., None]) -> None:
+    class Again(Wraps):
+        pass
+
+    manager(Wraps(), Looks(), Again())
+    registry = microreg.connect("cache+memory://")
+    assert isinstance(registry, Around) and isinstance(registry.inner, Around)
+    assert isinstance(registry.inner.inner, CacheLayer)
+
+
+@pytest.mark.parametrize(("plugin", "message"), [(Raises(), "out of order"), (Returns(), "returned str")])
+def test_a_hook_that_fails_is_left_out(
+    plugin: object, message: str, manager: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    manager(Wraps(), plugin)
+    with caplog.at_level(logging.WARNING, "microreg"):
+        registry = microreg.connect("memory://")
+    assert isinstance(registry, Around) and isinstance(registry.inner, Checked)
+    assert len(warnings(caplog)) == 1 and message in warnings(caplog)[0]
+
+
+def test_a_hook_may_refuse_a_configuration(manager: Callable[..., None]) -> None:
+    manager(Refuses())
+    with pytest.raises(ConfigError, match="this program may not"):
+        microreg.connect("memory://")
+
+
+def test_the_manager_is_made_once() -> None:
+    assert plugins.hooks() is plugins.hooks()
+    assert plugins.load("microreg.strategies", "round_robin") is round_robin
