@@ -12,33 +12,25 @@ from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import ClassVar, Self, TypeVar
-from urllib.parse import quote
 from weakref import WeakSet
 
 from microreg import options as config
 from microreg.errors import (
     InvalidService,
-    PermissionDenied,
     RegistryClosed,
     RegistryError,
     RegistryTimeout,
-    RegistryUnavailable,
     ServiceNotFound,
     WrongLoop,
 )
 from microreg.events import Event
 from microreg.model import Service
 from microreg.rules import DEFAULT_TTL, check_name, check_removal, check_service, check_ttl
+from microreg.translation import translate
 from microreg.url import RegistryURL
 from microreg.watch import Watch
 
 __all__ = ["Checked", "Layer", "Registry"]
-
-_BUILTIN: Mapping[type, type[RegistryError]] = {
-    **dict.fromkeys((OSError, EOFError, asyncio.CancelledError), RegistryUnavailable),
-    TimeoutError: RegistryTimeout,
-    PermissionError: PermissionDenied,
-}
 
 T = TypeVar("T")
 R = TypeVar("R", bound="Registry")
@@ -302,19 +294,4 @@ class Checked(Layer):
             raise
 
     def _translate(self, error: BaseException, verb: str = "watch") -> RegistryError:
-        """The error of the tree, with the client library's as its cause. A library may cancel its own calls."""
-        if isinstance(error, RegistryError):
-            return error
-        known = (self.inner.errors, _BUILTIN)
-        kind = next((errors[cls] for errors in known for cls in type(error).__mro__ if cls in errors), RegistryError)
-        found = kind(f"{verb}: {self.url}: {type(error).__name__}: {_masked(str(error), self.url)}")
-        found.__cause__ = error
-        return found
-
-
-def _masked(text: str, url: RegistryURL) -> str:
-    """What a client library says, without the secrets of the config string."""
-    for secret in (url.password, *(value for key, value in url.options.items() if config.is_secret(key))):
-        if secret:
-            text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")
-    return text
+        return translate(error, self.inner.errors, self.url, verb)

@@ -23,7 +23,7 @@ model net
 url
 events
 catalog codec
-rules watch
+translation rules watch
 registry
 toolkit
 backends layers

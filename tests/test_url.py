@@ -619,7 +619,6 @@ def test_importing_is_light() -> None:
         "ifaddr",
         "zeroconf",
         "pluggy",
-        "msgspec",
         "ssl",
         "importlib.metadata",
     }

@@ -65,7 +65,7 @@ def selecting(registry: microreg.sync.Registry) -> None:
         assert_type(selector.pick("greeter"), Node)
         assert_type(selector.select("greeter", timeout=1), Node)
         assert_type(selector.call("greeter", length, attempts=2, retry_on=ConnectionError), int)
-        count: int = selector.call("greeter", waits)  # type: ignore[assignment] # pyright: ignore[reportArgumentType, reportAssignmentType]
+        count: int = selector.call("greeter", waits)  # type: ignore[assignment] # pyright: ignore[reportAssignmentType]
         del count
 
 

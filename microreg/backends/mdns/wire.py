@@ -114,9 +114,7 @@ class _Reader:
         self.at = _HEADER.size
         questions = [self._question() for _ in range(self._plausible(counts[0]))]
         found = [self._record() for _ in range(self._plausible(sum(counts[1:])))]
-        return Message(
-            identity, bool(flags & _TOP_BIT), tuple(questions), tuple(record for record in found if record)
-        )
+        return Message(identity, bool(flags & _TOP_BIT), tuple(questions), tuple(record for record in found if record))
 
     def _plausible(self, count: int) -> int:
         """A question has at least 5 bytes, a record 11: more than fit are a lie."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 
 from microreg.errors import ServiceNotFound
@@ -25,10 +26,11 @@ async def _exact_name(case: Case) -> None:
     ]
     for service in services:
         await writer.register(service)
-    for service in services:
-        await case.shows(reader, service.name, service)
-    for suffix in ("-Fo", "-Foo-", "-Foo-ba", "-fOO", "-Foo.bar-"):
-        await case.shows(reader, case.name(suffix))
+    async with asyncio.TaskGroup() as group:
+        for service in services:
+            group.create_task(case.shows(reader, service.name, service))
+        for suffix in ("-Fo", "-Foo-", "-Foo-ba", "-fOO", "-Foo.bar-"):
+            group.create_task(case.shows(reader, case.name(suffix)))
     await writer.deregister(services[0])
     await case.shows(reader, services[0].name)
     for service in services[1:]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from microreg.errors import RecordTooLarge
 from microreg.events import Action
 from microreg.model import Endpoint, Node, Service, Status, Value
@@ -43,11 +45,16 @@ async def _all_nodes(case: Case) -> None:
 @check(CHECKS, "register.round-trip")
 async def _round_trip(case: Case) -> None:
     writer, reader = await case.client(), await case.client()
-    for service in _examples(case):
+
+    async def there_and_back(service: Service) -> None:
         listener = await case.watch(reader, service.name)
         await writer.register(service)
         await case.shows(reader, service.name, service)
         await listener.holds(service)
+
+    async with asyncio.TaskGroup() as group:
+        for service in _examples(case):
+            group.create_task(there_and_back(service))
 
 
 def _examples(case: Case) -> list[Service]:
