@@ -6,8 +6,9 @@ Equal endpoint lists and service metadata are decoded once and shared between no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
+from sys import intern
+from typing import cast
 
 import msgspec
 
@@ -100,8 +101,8 @@ def decode(data: bytes | bytearray | memoryview | str) -> Service:
     try:
         wire = _decode_service(data)
         return Service(
-            lenient_text(wire.name, "service name"),
-            wire.version or "",
+            intern(lenient_text(wire.name, "service name")),
+            intern(wire.version or ""),
             _metadata(bytes(wire.metadata)),
             _endpoints(bytes(wire.endpoints)),
             [_node(node) for node in wire.nodes or () if node is not None],
@@ -112,7 +113,8 @@ def decode(data: bytes | bytearray | memoryview | str) -> Service:
 
 def lenient_text(text: str, what: str) -> str:
     """A name or id that somebody else wrote: any non-empty printable text of up to 255 bytes of UTF-8."""
-    if not text or not text.isprintable() or len(text.encode()) > 255:
+    short = len(text) <= 255 if text.isascii() else len(text.encode()) <= 255
+    if not text or not short or not text.isprintable():
         raise InvalidService(f"{what} {text[:80]!r}: expected 1 to 255 bytes of printable text")
     return text
 
@@ -147,10 +149,12 @@ def _node(wire: _Node) -> Node:
     )
 
 
-def _strings(pairs: _Pairs | None) -> Mapping[str, str]:
+def _strings(pairs: _Pairs | None) -> FrozenDict:
     if not pairs:
         return EMPTY
-    return {key: value or "" for key, value in pairs.items()}
+    if None in pairs.values():
+        return FrozenDict({key: value or "" for key, value in pairs.items()})
+    return FrozenDict(cast(dict[str, str], pairs))
 
 
 def _metadata(raw: bytes) -> FrozenDict:
@@ -163,7 +167,7 @@ def _endpoints(raw: bytes) -> tuple[Endpoint, ...]:
 
 @lru_cache(maxsize=1024)
 def _shared_metadata(raw: bytes) -> FrozenDict:
-    return FrozenDict(_strings(_decode_metadata(raw)))
+    return _strings(_decode_metadata(raw))
 
 
 @lru_cache(maxsize=1024)

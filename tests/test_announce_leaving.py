@@ -415,7 +415,7 @@ def test_a_write_that_is_under_way_is_not_torn_off() -> None:
             async def slow(verb: str, service: Service) -> None:
                 try:
                     await asyncio.sleep(0.3)
-                    ends.append(f"{verb} {service.nodes[0].status}")
+                    ends.append(verb)
                 except asyncio.CancelledError:
                     ends.append("cancelled")
                     raise
@@ -425,7 +425,7 @@ def test_a_write_that_is_under_way_is_not_torn_off() -> None:
                 update = asyncio.create_task(announcement.update(version="2"))
                 await asyncio.sleep(0.1)
             await update
-            assert ends == ["register passing", "register draining", "deregister draining"] and now() < 1
+            assert ends == ["register", "register", "deregister"] and now() < 1
 
     run(main())
 

@@ -36,15 +36,16 @@ _Last = Callable[[], Awaitable[None]]
 class _Call(Generic[R]):
     """One blocking call: its task on the loop, and what the thread that waits will get."""
 
-    def __init__(self, function: Callable[[], Awaitable[R]]) -> None:
+    def __init__(self, name: str, function: Callable[[], Awaitable[R]]) -> None:
         self.outcome: Future[R] = Future()
+        self._name = name
         self._function = function
         self._task: asyncio.Task[R] | None = None
 
     def start(self) -> None:
         """On the loop, in a copy of the caller's context: begin."""
         if not self.outcome.done():
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="microreg sync call")
+            self._task = asyncio.get_running_loop().create_task(self._run(), name=f"microreg call {self._name}")
             self._task.add_done_callback(self._finish)
 
     def cancel(self) -> None:
@@ -54,10 +55,10 @@ class _Call(Generic[R]):
         else:
             self._task.cancel()
 
-    def fail(self) -> None:
-        """The loop is at its end: nobody waits for ever."""
+    def fail(self, why: str = "the registry was closed while this call was under way") -> None:
+        """There is no loop for it (any more): nobody waits for ever."""
         if not self.outcome.done():
-            self.outcome.set_exception(RegistryClosed("the registry was closed while this call was under way"))
+            self.outcome.set_exception(RegistryClosed(why))
 
     async def _run(self) -> R:
         return await self._function()
@@ -112,7 +113,7 @@ class Portal:
         after ``stop()`` and in a forked child, WrongLoop in the portal's own thread.
         """
         self._check()
-        call = _Call(partial(function, *args, **kwargs))
+        call = _Call(getattr(function, "__name__", ""), partial(function, *args, **kwargs))
         try:
             self._submit(call)
             return call.outcome.result()
@@ -187,13 +188,13 @@ class Portal:
                 with suppress(RuntimeError):  # the loop is closed: a signal handler has stopped it just now
                     self._loop.call_soon_threadsafe(call.start)
                     return
-        raise RegistryClosed(f"{self._name} was closed; connect() again for another")
+        call.fail(f"{self._name} was closed; connect() again for another")
 
     def _cancel(self, call: _Call[R]) -> None:
         if call.outcome.done():
             return
-        self._schedule(call.cancel)
         try:
+            self._schedule(call.cancel)
             wait([call.outcome], timeout=_GRACE)
         except BaseException:
             self._schedule(call.cancel)
@@ -248,6 +249,8 @@ class Portal:
     def _main(self) -> None:
         try:
             self._loop.run_until_complete(self._serve())
+        except (KeyboardInterrupt, SystemExit) as error:
+            log.error("a task ended the event loop", extra={"registry": self._name, "error": repr(error)})
         finally:
             self._closed = True
             try:
