@@ -10,7 +10,7 @@ import socket
 
 from microreg.errors import InvalidService
 
-__all__ = ["address_problem", "join_address", "quoted", "split_address"]
+__all__ = ["MAX_ADDRESS", "address_problem", "join_address", "quoted", "split_address"]
 
 MAX_ADDRESS = 255
 """Bytes an address may have (a DNS name has at most 253, RFC 1035)."""

@@ -168,7 +168,6 @@ class Announcement:
     def _leaving(self) -> asyncio.Task[None] | None:
         if self._stopper is None and self._writer.started and self.state is not State.GONE:
             self._writer.stopping = True
-            self._journal.notify()
             self._stopper = asyncio.create_task(self._leave(), name=f"microreg drain {self.service.name}")
         return self._stopper
 

@@ -18,8 +18,7 @@ __all__ = ["Journal", "State", "Transition"]
 
 log = logging.getLogger("microreg.announce")
 
-LENGTH = 64
-"""Transitions that a history holds."""
+_LENGTH = 64
 
 
 class State(StrEnum):
@@ -47,7 +46,7 @@ class Journal:
     def __init__(self, name: str) -> None:
         self.state = State.REGISTERING
         self.error: RegistryError | None = None
-        self.history: deque[Transition] = deque(maxlen=LENGTH)
+        self.history: deque[Transition] = deque(maxlen=_LENGTH)
         self.on_live: Callable[[], None] | None = None
         self._name = name
         self._news: asyncio.Future[None] | None = None

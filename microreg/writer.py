@@ -27,7 +27,7 @@ __all__ = ["BACKOFF_CAP", "HOPELESS", "STOP_BUDGET", "Writer"]
 
 log = logging.getLogger("microreg.announce")
 
-BACKOFF_BASE = 0.5
+_BACKOFF_BASE = 0.5
 BACKOFF_CAP = 30.0
 """Seconds between two attempts at most, however long the store is away."""
 STOP_BUDGET = 5.0
@@ -190,7 +190,7 @@ class Writer:
                 await self._changed.wait()
 
     def _backoff(self, failures: int) -> float:
-        return max(_FLOOR, self._rng.uniform(0, min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(failures, 16))))
+        return max(_FLOOR, self._rng.uniform(0, min(BACKOFF_CAP, _BACKOFF_BASE * 2.0 ** min(failures, 16))))
 
     async def _call(self, call: Awaitable[None]) -> RegistryError | None:
         """Await a call of the registry; what it raised. Whatever that is, the writer outlives it."""

@@ -135,7 +135,7 @@ def test_an_hour_of_outage_ends_within_one_back_off_and_is_no_hot_loop() -> None
             attempts = [time for time in store.times() if time > begin]
             gaps = [after - before for before, after in pairwise(attempts)]
             assert 150 < len(attempts) < 400, "full jitter below 30 s: about every 15 s"
-            assert min(gaps) >= 0.05 - 1e-9 and max(gaps) <= 30 and max(gaps[:3]) < 8
+            assert 0.05 - 1e-9 <= min(gaps) < 0.9 and 20 < max(gaps) <= 30 and max(gaps[:3]) < 8
             store.store.down = False
             await announcement.wait_live(timeout=30.1)
             assert store.node() is not None
@@ -396,10 +396,16 @@ def test_a_registry_that_closes_first_ends_the_announcement_quietly() -> None:
         async with AsyncExitStack() as stack:
             registry, store = await stack.enter_async_context(opened())
             async with greeter(registry) as announcement:
+                store.store.down = True
+                await asyncio.sleep(6)
+                calls, waiting = len(store.calls), asyncio.create_task(announcement.wait_live())
+                await asyncio.sleep(0)
                 await registry.close()
                 await asyncio.sleep(20)
                 assert state(announcement) is State.LOST and isinstance(announcement.error, RegistryClosed)
-                assert len(store.calls) == 1, "the writer has given up"
+                assert len(store.calls) == calls, "the writer has given up"
+                with pytest.raises(RegistryUnavailable, match="is lost, not live: .* was closed"):
+                    await waiting
                 with pytest.raises(RegistryClosed, match="cannot change any more"):
                     await announcement.update(version="2")
                 with pytest.raises(RegistryUnavailable, match="lost"):
@@ -498,10 +504,10 @@ def test_a_check_that_hangs_withholds_the_renewal_until_it_answers() -> None:
         async with opened() as (registry, store), watched(registry) as seen, greeter(registry, check=check) as it:
             await asyncio.sleep(20)
             healthy.clear()
-            await asyncio.sleep(30)
+            await asyncio.sleep(600)
             assert state(it) is State.LOST and "renewal is withheld" in str(it.error) and store.node() is None
             assert [reason for _, _, reason in told(seen)] == [None, Reason.EXPIRED]
-            assert len(asked) < 15, "it is not asked more often than before"
+            assert 60 < len(asked) < 70, "it is asked as often as before, each time for ttl/3"
             healthy.set()
             await it.wait_live(timeout=11)
             assert store.node() == it.node
@@ -574,6 +580,8 @@ def test_a_check_that_ignores_its_cancellation_delays_the_end_by_a_second_only()
                 begin = now()
             assert now() - begin < 5 and store.node() is None
             over.set()
+            await asyncio.sleep(1)
+            assert store.node() is None, "its late answer brings nothing back"
 
     run(main())
 

@@ -104,7 +104,9 @@ def test_a_write_that_hangs_does_not_keep_the_node_from_being_withdrawn() -> Non
         async with opened() as (registry, store):
             async with greeter(registry) as announcement:
                 store.fault = hangs
-                update = asyncio.create_task(announcement.update(version="2"))
+                updates = [asyncio.create_task(announcement.update(version="2"))]
+                await asyncio.sleep(0.1)
+                updates.append(asyncio.create_task(announcement.update(version="3")))
                 await asyncio.sleep(0.1)
 
                 async def only_register_hangs(verb: str, service: Service) -> None:
@@ -114,7 +116,7 @@ def test_a_write_that_hangs_does_not_keep_the_node_from_being_withdrawn() -> Non
                 store.fault = only_register_hangs
                 begin = now()
             assert store.node() is None and now() - begin < 5
-            await update
+            assert all(update.done() for update in updates)
             assert [verb for _, verb, _ in store.calls].count("deregister") == 1
 
     run(main())
@@ -301,6 +303,23 @@ def test_an_error_in_the_body_comes_through_after_the_drain() -> None:
     run(main())
 
 
+def test_a_leaving_that_is_cancelled_before_it_has_begun_still_ends_the_writer() -> None:
+    async def main() -> None:
+        async with opened() as (registry, _):
+            announcement = greeter(registry)
+
+            def cancel_the_leaving() -> None:
+                for task in asyncio.all_tasks():
+                    if task.get_name().startswith("microreg drain"):
+                        task.cancel()
+
+            async with announcement:
+                asyncio.get_running_loop().call_soon(cancel_the_leaving)
+            assert announcement.state is State.GONE and asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main())
+
+
 def test_a_loop_that_ends_takes_the_node_along() -> None:
     stores: list[Store] = []
 
@@ -399,6 +418,26 @@ def test_a_write_that_arrives_late_is_the_last_thing_before_deregister() -> None
 
             async with greeter(registry) as announcement:
                 store.fault = stubborn
+                update = asyncio.create_task(announcement.update(version="2"))
+                await asyncio.sleep(0.1)
+            await update
+            assert store.node() is None and store.calls[-1][1] == "deregister"
+
+    run(main())
+
+
+def test_a_write_that_takes_its_time_to_be_cancelled_is_waited_for() -> None:
+    async def main() -> None:
+        async with opened() as (registry, store):
+
+            async def cancelled_late(verb: str, service: Service) -> None:
+                if verb == "register" and service.version == "2" and service.nodes[0].status is Status.PASSING:
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.sleep(1e6)
+                    await asyncio.sleep(0.5)
+
+            async with greeter(registry) as announcement:
+                store.fault = cancelled_late
                 update = asyncio.create_task(announcement.update(version="2"))
                 await asyncio.sleep(0.1)
             await update

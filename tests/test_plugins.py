@@ -278,12 +278,17 @@ def _manager() -> Iterator[Callable[..., None]]:
 
 
 def test_each_hook_wraps_what_the_one_before_has_made(manager: Callable[..., None]) -> None:
-    class Again(Wraps):
+    class Inner(Around):
         pass
 
-    manager(Wraps(), Looks(), Again())
+    class Last:
+        @hookimpl
+        def microreg_wrap(self, registry: Registry) -> Registry:
+            return Inner(registry, registry.url, registry.options)
+
+    manager(Wraps(), Looks(), Last())
     registry = microreg.connect("cache+memory://")
-    assert isinstance(registry, Around) and isinstance(registry.inner, Around)
+    assert type(registry) is Around and type(registry.inner) is Inner, "pluggy asks the last one first"
     assert isinstance(registry.inner.inner, CacheLayer)
 
 

@@ -40,7 +40,6 @@ from microreg.options import parse_options
 from microreg.registry import Checked
 from microreg.selector.strategies import random
 from microreg.sync import workers
-from microreg.sync.mirror import at_once
 from microreg.url import RegistryURL
 from microreg.watch import Watch
 from support import ROOT, clean_env, python
@@ -370,6 +369,8 @@ def test_selecting(registry: microreg.sync.Registry, selector: microreg.sync.Sel
     with pytest.raises(NoNodeAvailable, match=r"within 0\.01 s"):
         selector.select("nobody", timeout=0.01)
     assert selector.registry is registry
+    with pytest.raises(RegistryClosed, match="`with microreg"):
+        microreg.sync.Selector(registry).select("greeter")
     selector.close()
     with pytest.raises(RegistryClosed):
         selector.pick("greeter")
@@ -383,7 +384,7 @@ def test_a_hot_pick_needs_no_other_thread(registry: microreg.sync.Registry, sele
         blocked.set()
         return released.wait(10)
 
-    join = in_thread(partial(registry.portal.call, at_once, block))
+    join = in_thread(partial(registry.portal.run, block))
     assert blocked.wait(5)
     try:
         assert selector.pick("greeter").id in "ab"
@@ -501,7 +502,7 @@ def test_parts_may_be_left_after_the_registry() -> None:
 def test_a_call_from_the_portals_own_thread_is_refused(registry: microreg.sync.Registry) -> None:
     for call in (registry.list_services, registry.close):
         with pytest.raises(WrongLoop, match=r"plain function \(def, not async def\)"):
-            registry.portal.call(at_once, cast(Callable[[], object], call))
+            registry.portal.run(cast(Callable[[], object], call))
     errors: list[Exception] = []
 
     async def check() -> None:
@@ -535,7 +536,7 @@ def test_two_portals_at_once() -> None:
         joins = [in_thread(partial(each.register, B)) for each in (one, two)]
         for join in joins:
             join()
-        assert two.portal.call(at_once, one.portal.call, one.inner.list_services) == ("greeter",)
+        assert two.portal.run(one.list_services) == ("greeter",)
 
 
 def test_threads_and_descriptors_are_given_back() -> None:
@@ -665,7 +666,7 @@ def test_ctrl_c_in_a_watch_loses_no_event(registry: microreg.sync.Registry) -> N
                 pass
             return await super().__anext__()
 
-    source = registry.portal.call(at_once, registry.inner.watch)
+    source = registry.portal.run(registry.inner.watch)
     with microreg.sync.Watch(registry, Struck(source.source)) as events:
         with pytest.raises(KeyboardInterrupt):
             next(events)
@@ -675,23 +676,22 @@ def test_ctrl_c_in_a_watch_loses_no_event(registry: microreg.sync.Registry) -> N
 def test_ctrl_c_ends_the_drain_that_it_strikes_twice() -> None:
     """Once while the body runs, once while that leads to draining, which would take an hour."""
     with microreg.sync.connect("memory://") as registry:
-        registry.register(A)
-        with pytest.raises(KeyboardInterrupt):
-            with microreg.sync.announce(registry, "slow", port=80, drain_delay=3600.0) as announcement:
-                announcement.wait_live(5)
+        announcement = microreg.sync.announce(registry, "slow", port=80, drain_delay=3600.0)
 
-                def again() -> None:
-                    eventually(lambda: "slow" not in registry.list_services())
-                    strike()
+        def again() -> None:
+            eventually(lambda: announcement.state == "draining" and not registry.list_services())
+            strike()
 
-                join = in_thread(again)
-                raise KeyboardInterrupt
+        join = in_thread(again)
+        with pytest.raises(KeyboardInterrupt), announcement:
+            announcement.wait_live(5)
+            raise KeyboardInterrupt
         join()
         assert announcement.state == "gone"
 
 
 PROGRAM = """
-import sys, threading, microreg.sync
+import threading, microreg.sync
 registry = microreg.sync.connect("memory://")
 try:
     with registry, microreg.sync.announce(registry, "greeter", port=80, drain_delay=0), registry.watch() as events:
@@ -718,10 +718,8 @@ def test_ctrl_c_ends_a_program_that_waits() -> None:
     with start(PROGRAM) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "event\n"
-        begun = time.monotonic()
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=10)
-        assert time.monotonic() - begun < 3
     assert output.splitlines()[-1] == "interrupted 1"
     assert errors.strip().endswith("KeyboardInterrupt")
     assert "Warning" not in errors
@@ -731,8 +729,10 @@ def test_ctrl_c_ends_a_program_that_waits() -> None:
 # -- the end of the process ----------------------------------------------------------------------
 
 FORGETFUL = """
-import sys, threading, microreg.sync
+import threading, microreg.sync, microreg.sync.portal
 from microreg.backends.memory import MemoryRegistry
+
+microreg.sync.portal._WORKERS = 0.01  # seconds that the end waits for the check that hangs
 
 class Loud(MemoryRegistry):
     async def deregister(self, service):
@@ -747,16 +747,23 @@ registry = microreg.sync.Registry(inner)
 registry.open()
 announcement = microreg.sync.announce(registry, "greeter", port=80, drain_delay=0).__enter__()
 announcement.wait_live(5)
-hang = microreg.sync.announce(registry, "hung", port=80, check=threading.Event().wait)
-if "hang" in sys.argv:
-    threading.Thread(target=hang.__enter__, daemon=True).start()
+asked = threading.Event()
+
+def hang():
+    asked.set()
+    threading.Event().wait()
+
+hung = microreg.sync.announce(registry, "hung", port=80, check=hang, drain_delay=0)
+threading.Thread(target=hung.__enter__, daemon=True).start()
+asked.wait(5)
 """
 
 
 def test_exit_without_close_says_so_once_and_closes() -> None:
     with start(FORGETFUL) as process:
         output, errors = process.communicate(timeout=10)
-    assert output.splitlines() == ["deregister greeter", "close"]
+    assert "deregister greeter" in output
+    assert output.splitlines()[-1] == "close"
     assert errors.count("ResourceWarning") == 1
     assert "memory:// was never closed: use `with microreg.sync.connect(...)" in errors
     assert process.returncode == 0
@@ -832,7 +839,8 @@ def test_every_public_method_is_there_with_the_same_signature(there: type, here:
     expected, found = getattr(there, name), getattr(here, name)
     assert found.__doc__
     if isinstance(expected, property):
-        expected, found = expected.fget, found.fget
+        assert isinstance(found, property)
+        expected, found = cast(Callable[..., object], expected.fget), cast(Callable[..., object], found.fget)
     assert not inspect.iscoroutinefunction(found)
     signature = inspect.signature(expected)
     if (here, name) == (microreg.sync.Selector, "call"):

@@ -187,7 +187,7 @@ def test_max_seconds_ends_what_only_ever_ticks() -> None:
 
 
 def test_a_hot_loop_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(virtual, "MAX_TURNS", 1000)
+    monkeypatch.setattr(virtual, "_MAX_TURNS", 1000)
 
     async def main() -> None:
         while True:  # noqa: ASYNC110
@@ -198,7 +198,7 @@ def test_a_hot_loop_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_many_turns_are_no_hot_loop_while_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(virtual, "MAX_TURNS", 100)
+    monkeypatch.setattr(virtual, "_MAX_TURNS", 100)
 
     async def main() -> float:
         for _ in range(1000):

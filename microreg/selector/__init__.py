@@ -28,7 +28,7 @@ __all__ = ["Selector"]
 log = logging.getLogger("microreg.selector")
 
 T = TypeVar("T")
-Errors = type[Exception] | tuple[type[Exception], ...]
+_Errors = type[Exception] | tuple[type[Exception], ...]
 
 
 class Selector:
@@ -120,7 +120,7 @@ class Selector:
         *,
         attempts: int = 3,
         timeout: float = 5.0,
-        retry_on: Errors = (OSError, EOFError),
+        retry_on: _Errors = (OSError, EOFError),
     ) -> T:
         """Call ``function(node)``; where it raises one of ``retry_on``, again on a node not yet tried.
 

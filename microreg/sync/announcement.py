@@ -12,7 +12,7 @@ from microreg.announcement import State, Transition
 from microreg.errors import RegistryError
 from microreg.model import Node, Service
 from microreg.registry import Registry as AsyncRegistry
-from microreg.sync.mirror import Part, at_once, blocking
+from microreg.sync.mirror import Part, blocking
 from microreg.sync.registry import Registry, checked
 from microreg.sync.workers import off_loop
 
@@ -77,10 +77,13 @@ def _blocking(
         check = kwargs.get("check")
         if callable(check):
             kwargs["check"] = off_loop(check)
-        portal = checked(registry, "microreg.sync.announce()").portal
-        inner = portal.call(at_once, function, registry.inner, *args, **kwargs)
-        registry.announcements.add(inner)
-        return Announcement(registry, inner)
+
+        def make() -> AsyncAnnouncement:
+            made = function(registry.inner, *args, **kwargs)
+            registry.announcements.add(made)
+            return made
+
+        return Announcement(registry, checked(registry, "microreg.sync.announce()").portal.run(make))
 
     update_wrapper(announce, function)
     return cast("Callable[Concatenate[Registry, P], Announcement]", announce)

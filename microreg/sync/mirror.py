@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
 
 from microreg.sync.portal import Portal
 
-__all__ = ["Blocking", "Mirror", "Part", "at_once", "blocking"]
+__all__ = ["Blocking", "Mirror", "Part", "blocking"]
 
 P = ParamSpec("P")
 A = TypeVar("A")
@@ -39,11 +39,6 @@ def blocking(method: Callable[Concatenate[A, P], Coroutine[object, object, R]]) 
         return self.portal.call(bound, *args, **kwargs)
 
     return cast("Blocking[P, R]", call)
-
-
-async def at_once(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-    """A plain function as an async one: for what must be called on the loop though it does not wait."""
-    return function(*args, **kwargs)
 
 
 class Mirror(Generic[A]):

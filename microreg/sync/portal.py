@@ -124,6 +124,14 @@ class Portal:
             self._calls.discard(call)
             del call  # its error's traceback leads here
 
+    def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a plain function on the loop, for what must happen there though it does not wait. See ``call``."""
+
+        async def at_once() -> R:
+            return function(*args, **kwargs)
+
+        return self.call(at_once)
+
     def enter(self, enter: Callable[[], Awaitable[object]], leave: Callable[[], Awaitable[object]]) -> None:
         """Call ``enter``; where an interrupt comes too late to keep it from succeeding, call ``leave`` too."""
         entered = False
@@ -154,8 +162,7 @@ class Portal:
         """Cancel what is under way and join the thread. Calling it twice is fine; so it is in a forked child."""
         if process.pid != self._pid:
             return
-        if get_ident() == self._thread.ident:
-            self._check()
+        self._check()
         self._end(None)
         self._join()
 
@@ -175,7 +182,7 @@ class Portal:
                 f"{self._name} was opened before fork(), by process {self._pid}, and its thread did not come along: "
                 "connect() again in the child"
             )
-        if get_ident() == self._thread.ident:
+        if get_ident() == self._thread.ident and self._thread.is_alive():
             raise WrongLoop(
                 f"a blocking call to {self._name} from its own event loop would wait for itself: make the check a "
                 "plain function (def, not async def), which runs in another thread, or call from a thread of your own"

@@ -14,7 +14,7 @@ from microreg.errors import ConfigError, RegistryClosed, RegistryError
 from microreg.events import Event
 from microreg.options import Options
 from microreg.registry import Registry as AsyncRegistry
-from microreg.sync.mirror import Mirror, Part, at_once, blocking
+from microreg.sync.mirror import Mirror, Part, blocking
 from microreg.sync.portal import Portal
 from microreg.url import RegistryURL
 from microreg.watch import Watch as AsyncWatch
@@ -25,9 +25,9 @@ __all__ = ["Registry", "Watch", "checked"]
 class Registry(Mirror[AsyncRegistry]):
     """A registry whose calls block; made by :func:`connect`, to be used with ``with``.
 
-    From ``open()`` to ``close()`` it has a thread of its own. ``portal.call(function, …)`` awaits any async
-    function there, for what has no blocking form: ``registry.inner`` is the registry that it mirrors.
-    ``announcements`` are those made through it, to be withdrawn when it closes.
+    From ``open()`` to ``close()`` it has a thread of its own. What has no blocking form is reached there:
+    ``inner`` is the registry that this one mirrors, ``portal.call`` awaits an async function, ``portal.run``
+    calls a plain one. ``announcements`` are those made through it, to be withdrawn when it closes.
     """
 
     register = blocking(AsyncRegistry.register)
@@ -65,7 +65,7 @@ class Registry(Mirror[AsyncRegistry]):
 
     def watch(self, name: str | None = None) -> Watch:
         """Follow one name, or all: first a Snapshot, then Changes without a gap."""
-        return Watch(self, self.portal.call(at_once, self.inner.watch, name))
+        return Watch(self, self.portal.run(self.inner.watch, name))
 
     def open(self) -> None:
         """Start the thread and get ready. Needs no server: the first call says ``RegistryUnavailable``."""
@@ -115,8 +115,10 @@ class _Ending:
         self._announcements = announcements
 
     async def __call__(self) -> None:
-        await asyncio.gather(*(each.drain() for each in tuple(self._announcements)))
-        await self._inner.close()
+        try:
+            await asyncio.gather(*(each.drain() for each in tuple(self._announcements)))
+        finally:
+            await self._inner.close()
 
 
 class Watch(Part[AsyncWatch]):

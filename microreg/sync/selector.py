@@ -6,17 +6,19 @@ import random
 from collections.abc import Callable
 from typing import TypeVar
 
+from microreg.errors import RegistryClosed
 from microreg.model import Node
-from microreg.selector import Errors
 from microreg.selector import Selector as AsyncSelector
 from microreg.selector.strategies import Strategy
 from microreg.sync import process
-from microreg.sync.mirror import Part, at_once
+from microreg.sync.mirror import Part
+from microreg.sync.portal import Portal
 from microreg.sync.registry import Registry, checked
 
 __all__ = ["Selector"]
 
 T = TypeVar("T")
+_Errors = type[Exception] | tuple[type[Exception], ...]
 
 
 class Selector(Part[AsyncSelector]):
@@ -39,14 +41,14 @@ class Selector(Part[AsyncSelector]):
         """The next node, without I/O. Raises NoNodeAvailable; the first pick of a name starts to follow it."""
         pick = self._picks.get(name)
         if pick is None or process.pid != self._pid:
-            return self.portal.call(at_once, self.inner.pick, name)
+            return self._opened().run(self.inner.pick, name)
         return pick()
 
     def select(self, name: str, *, timeout: float = 5.0) -> Node:
         """The next node; waits up to ``timeout`` seconds for one. Raises NoNodeAvailable after that."""
         pick = self._picks.get(name)
         if pick is None or process.pid != self._pid:
-            return self.portal.call(self.inner.select, name, timeout=timeout)
+            return self._opened().call(self.inner.select, name, timeout=timeout)
         return pick()
 
     def call(
@@ -56,7 +58,7 @@ class Selector(Part[AsyncSelector]):
         *,
         attempts: int = 3,
         timeout: float = 5.0,
-        retry_on: Errors = (OSError, EOFError),
+        retry_on: _Errors = (OSError, EOFError),
     ) -> T:
         """Call ``function(node)``, a plain function, in this thread; retry as :meth:`microreg.Selector.call` does.
 
@@ -77,3 +79,8 @@ class Selector(Part[AsyncSelector]):
     def close(self) -> None:
         """Stop following. Waiting ``select`` calls end with RegistryClosed. Closing twice is fine."""
         self._leave(self.inner.close)
+
+    def _opened(self) -> Portal:
+        if not self._entered:
+            raise RegistryClosed("this Selector is not open: use `with microreg.sync.Selector(...) as selector:`")
+        return self.portal

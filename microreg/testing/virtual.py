@@ -30,9 +30,8 @@ __all__ = ["VirtualLoop", "VirtualTimeError", "run"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-DAY = 86_400.0
-MAX_TURNS = 1_000_000
-"""How often the loop may turn within a virtual millisecond before it is called a hot loop."""
+_DAY = 86_400.0
+_MAX_TURNS = 1_000_000  # within a virtual millisecond
 _CLEANUP = 60.0
 _SHOWN = 10
 _NO_IO = (
@@ -45,7 +44,7 @@ class VirtualTimeError(RuntimeError):
     """The code under test would hang, spin or wait for the real world. The message says which tasks, and where."""
 
 
-def run(main: Coroutine[object, object, T], *, max_seconds: float = DAY) -> T:
+def run(main: Coroutine[object, object, T], *, max_seconds: float = _DAY) -> T:
     """Run ``main`` as ``asyncio.run`` does, in virtual time, and return what it returns.
 
     Raises VirtualTimeError when nothing can ever run again (deadlock), when the loop spins without time
@@ -62,7 +61,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     VirtualTimeError there is another minute of virtual time, in which the runner can cancel the tasks.
     """
 
-    def __init__(self, *, max_seconds: float = DAY) -> None:
+    def __init__(self, *, max_seconds: float = _DAY) -> None:
         self._clock = _Clock(max_seconds)
         super().__init__(self._clock)
         self._clock.sealed = True
@@ -131,9 +130,9 @@ class _Clock(selectors.BaseSelector):
         self._turns += 1
         if self.now >= self._mark + 0.001:
             self._mark, self._turns = self.now, 0
-        elif self._turns > MAX_TURNS:
+        elif self._turns > _MAX_TURNS:
             self._turns = 0
-            self._fail(f"hot loop: {MAX_TURNS} turns within a virtual millisecond: ", "others or spin")
+            self._fail(f"hot loop: {_MAX_TURNS} turns within a virtual millisecond: ", "others or spin")
 
     def _fail(self, what: str, awaited: str) -> NoReturn:
         self._end = self.now + _CLEANUP

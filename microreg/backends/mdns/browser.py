@@ -109,14 +109,18 @@ class Browser:
 
     # -- what comes in ---------------------------------------------------------------------------
 
-    def heard(self, message: Message) -> None:
-        """A response: somebody announces, answers or says goodbye."""
+    def heard(self, message: Message, *, answer: bool = False) -> None:
+        """A response: somebody announces, answers or says goodbye; ``answer``: to a question of ours."""
+        if answer:
+            for scope in self._scopes.values():
+                if scope.inquiry is not None:
+                    scope.inquiry.answered()
         if self._scopes:
             self._nodes.heard(message)
 
     def overheard(self, message: Message) -> None:
         """A question of somebody else: its answers will come by multicast, so we need not ask the same."""
-        if message.records:
+        if not message.empty:
             return
         for scope in self._scopes.values():
             if scope.question in message.questions:

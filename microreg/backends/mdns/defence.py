@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 
 from microreg.backends.mdns.lookup import Warnings
 from microreg.backends.mdns.own import Own
-from microreg.backends.mdns.records import Text, decode, identity_in
+from microreg.backends.mdns.records import decode, identity_in
 from microreg.backends.mdns.responder import Responder
-from microreg.backends.mdns.wire import PTR, TXT, Message, Question, Record
+from microreg.backends.mdns.wire import PTR, TXT, Message, Question, Text
 from microreg.errors import InvalidService
 
 __all__ = ["Defence"]
@@ -45,16 +45,16 @@ class Defence:
 
     def heard(self, message: Message, *, answer: bool = False) -> None:
         """A response of anybody; ``answer``: to a question of ours."""
-        texts = {record.name: record for record in message.records if record.kind == TXT}
-        for record in texts.values():
-            own = self._owner(record)
-            if own is not None and record.data != own.txt:
-                self._contradicted(own, record, answer)
-        for record in message.records:
-            if record.ttl == 0 and record.kind != TXT:
-                label = record.target if record.kind == PTR else record.name
-                own = self._responder.by_label(label)
-                if own is not None and label not in texts and not own.yielded:
+        contradicted = False
+        for text in message.texts:
+            own = self._responder.by_identity(identity_in(text.data))
+            if own is not None and text.data != own.txt:
+                contradicted = True
+                self._contradicted(own, text, answer)
+        if message.leaving and not contradicted:
+            for record in message.records:
+                own = self._responder.by_label(record.target if record.kind == PTR else record.name)
+                if own is not None and record.ttl == 0 and not own.yielded:
                     self._contest(own, 0)
 
     def renewed(self, own: Own) -> None:
@@ -62,22 +62,10 @@ class Defence:
         if own.yielded:
             self._contest(own, own.rival)
 
-    def _owner(self, record: Record) -> Own | None:
+    def _contradicted(self, own: Own, record: Text, answer: bool) -> None:
         try:
-            name, node_id = identity_in(record.data)
-            own = self._responder.get((name.decode(), node_id.decode()))
-        except UnicodeDecodeError:
-            own = None
-        return own or self._responder.by_label(record.name)
-
-    def _contradicted(self, own: Own, record: Record, answer: bool) -> None:
-        try:
-            text: Text | None = decode(record.data)
+            text = decode(record.data)
         except InvalidService:
-            text = None
-        if text is None or (text.name, text.id) != own.key:
-            if record.ttl == 0 and not own.yielded:
-                self._contest(own, 0)
             return
         if text.revision <= own.revision:
             return

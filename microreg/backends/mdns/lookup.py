@@ -16,6 +16,7 @@ from microreg.backends.mdns.wire import Question, encode
 __all__ = ["Desk", "Inquiry", "Warnings"]
 
 _ASK_AT = (0.0, 0.05, 0.15, 0.3, 0.6)
+_BREATH = 0.02
 _QUIET = 1 / 3
 _LONGEST = 5.0
 _ID_LIFE = 2.0
@@ -63,10 +64,15 @@ class Inquiry:
         self._end = self._started + settle * _LONGEST
         self.settled: asyncio.Future[None] = self._loop.create_future()
         self._asked = 0
+        self._last = float("-inf")
         self._asking: asyncio.TimerHandle | None = None
         first = self._quiet if answered else settle
         self._settling = self._loop.call_at(self._started + first, self.close)
         self._ask()
+
+    def answered(self) -> None:
+        """Somebody answered; while answers pour in, asking again would only double them."""
+        self._last = self._loop.time()
 
     def news(self) -> None:
         """A node was heard that was not known before."""
@@ -83,6 +89,9 @@ class Inquiry:
             self.settled.set_result(None)
 
     def _ask(self) -> None:
+        if self._loop.time() < self._last + _BREATH:
+            self._asking = self._loop.call_at(self._last + _BREATH, self._ask)
+            return
         self._desk.ask([self._question])
         self._asked += 1
         if self._asked < len(_ASK_AT):

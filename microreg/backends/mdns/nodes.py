@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from microreg.backends.mdns.lookup import Desk, Warnings
+from microreg.backends.mdns.names import subtype
 from microreg.backends.mdns.records import Text, decode, name_in, seal
 from microreg.backends.mdns.wire import PTR, SRV, TXT, A, Message, Question, Record, dotted
 from microreg.catalog import Catalog
@@ -81,6 +82,7 @@ class Nodes:
         self._warnings = Warnings(log)
         self._nodes: dict[Key, _Node] = {}
         self._labels: dict[bytes, Key] = {}
+        self._texts: dict[bytes, _Node] = {}
         self._counts: dict[str, int] = {}
         self._deadlines: Deadlines[Key] = Deadlines(self._due)
         self._graves: dict[Key, tuple[Text, float]] = {}
@@ -95,15 +97,22 @@ class Nodes:
         self._timers.clear()
 
     def heard(self, message: Message) -> None:
-        """Take in a response."""
-        for record in message.records:
-            if record.kind == TXT:
-                self._text(record, message)
-        for record in message.records:
-            if record.ttl == 0:
-                key = self._labels.get(record.target if record.kind == PTR else record.name)
-                if key is not None:
-                    self._doubt(self._nodes[key])
+        """Take in a response. What is known word for word is only refreshed, without another look."""
+        for ttl, txt in message.texts:
+            node = self._texts.get(txt)
+            if node is not None:
+                if ttl:
+                    self._refresh(node, ttl)
+            elif self._wants(name := name_in(txt)) or (not name and b"n=" in txt):
+                for record in message.records:
+                    if record.kind == TXT and record.data == txt:
+                        self._text(record, message)
+        if message.leaving:
+            for record in message.records:
+                if record.ttl == 0:
+                    key = self._labels.get(record.target if record.kind == PTR else record.name)
+                    if key is not None:
+                        self._doubt(self._nodes[key])
 
     def forget(self, key: Key) -> None:
         """No longer of interest, or now our own: dropped without a word to the catalog."""
@@ -111,24 +120,19 @@ class Nodes:
         if node is None:
             return
         self._deadlines.drop(key)
-        if self._labels.get(node.label) == key:
-            del self._labels[node.label]
+        self._untie(node)
         count = self._counts[key[0]] = self._counts[key[0]] - 1
         if not count:
             del self._counts[key[0]]
 
+    def _untie(self, node: _Node) -> None:
+        if self._labels.get(node.label) == node.key:
+            del self._labels[node.label]
+        self._texts.pop(node.txt, None)
+
     # -- hearing ---------------------------------------------------------------------------------
 
     def _text(self, record: Record, message: Message) -> None:
-        key = self._labels.get(record.name)
-        known = self._nodes[key] if key else None
-        if known is not None and known.txt == record.data:
-            if record.ttl:
-                self._refresh(known, record.ttl)
-            return
-        name = name_in(record.data)
-        if not self._wants(name) and (name or b"n=" not in record.data):
-            return
         try:
             text = decode(record.data, _address(message, record.name))
         except InvalidService as error:
@@ -154,11 +158,12 @@ class Nodes:
         elif text.revision < node.revision or text.revision == node.revision > 0:
             return
         else:
-            if self._labels.get(node.label) == key:
-                del self._labels[node.label]
+            self._untie(node)
             node.label, node.txt = record.name, record.data
             node.revision, node.seal = text.revision, text.seal
         self._labels[record.name] = key
+        if text.seal:  # others may say the same of several nodes, and differ in SRV only
+            self._texts[record.data] = node
         self._refresh(node, record.ttl)
         assert text.record is not None
         self._catalog.put(text.record)
@@ -254,13 +259,22 @@ class Nodes:
         self._questions[key] = max(times, self._questions.get(key, 0))
 
     def _flush(self) -> None:
-        now, again = tuple(self._questions), {key: 1 for key, times in self._questions.items() if times > 1}
-        self._questions = again
-        labels = [self._nodes[key].label for key in now if key in self._nodes]
-        for start in range(0, len(labels), _BATCH):
-            batch = labels[start : start + _BATCH]
-            self._desk.ask([Question(label, kind) for label in batch for kind in (SRV, TXT)])
-        if again:
+        """Ask for the nodes that are due: one by one, or for all of a name where they are many."""
+        due, self._questions = self._questions, {}
+        names: dict[str, list[_Node]] = {}
+        for key in due:
+            if (node := self._nodes.get(key)) is not None:
+                names.setdefault(key[0], []).append(node)
+        questions: list[Question] = []
+        for name, nodes in names.items():
+            if len(nodes) > _BATCH:
+                self._desk.ask([Question(subtype(name), PTR)])
+                continue
+            questions += [Question(node.label, kind) for node in nodes for kind in (SRV, TXT)]
+            self._questions.update({node.key: 1 for node in nodes if due[node.key] > 1})
+        for start in range(0, len(questions), 2 * _BATCH):
+            self._desk.ask(questions[start : start + 2 * _BATCH])
+        if self._questions:
             self._after(_AGAIN, self._flush)
 
     def _after(self, delay: float, action: Callable[[], None]) -> None:

@@ -37,6 +37,7 @@ class Own:
 
     def __init__(self, record: Service, ttl: int, revision: int) -> None:
         self.key = record.name, record.nodes[0].id
+        self.identity = b""
         self.label = instance(*self.key)
         self.subtype = subtype(record.name)
         self.secret = os.urandom(8).hex().encode()
@@ -52,6 +53,7 @@ class Own:
         """Tell something else from now on. Raises RecordTooLarge and leaves all as it was."""
         txt = records.encode(record, revision, self.secret)
         self.record, self.ttl, self.revision, self.txt = record, ttl, revision, txt
+        self.identity = records.identity_in(txt)
         node = record.nodes[0]
         self.target = host(node.host) or host("invalid") or b"\0"
         srv = bytes(4) + node.port.to_bytes(2, "big")
@@ -92,23 +94,22 @@ def packets(parts: Iterable[Parts], questions: Sequence[Question] = (), id: int 
 
     With an ``id``, they answer a one-shot question: it is repeated, and no cache is told to flush.
     """
+    unicast = id is not None
     head = _HEADER + sum(len(question.name) + 4 for question in questions)
     answers: dict[Record, None] = {}
     additionals: dict[Record, None] = {}
+    names: set[bytes] = set()
     size = head
-
-    def packet() -> bytes:
-        unicast = id is not None
-        return encode(questions, tuple(answers), tuple(additionals), flags=RESPONSE, id=id or 0, unicast=unicast)
-
     for first, more in parts:
-        added = sum(_PER_RECORD + len(record.data) for record in (*first, *more))
-        added += sum({record.name: record.name[0] + 1 for record in (*first, *more)}.values())
+        new = [record for record in (*first, *more) if record not in additionals]
+        added = sum(_PER_RECORD + len(record.data) for record in new)
+        added += sum(name[0] + 1 for name in {record.name for record in new} - names)
         if answers and size + added > _PACKET:
-            yield packet()
-            answers, additionals, size = {}, {}, head
+            yield encode(questions, tuple(answers), tuple(additionals), flags=RESPONSE, id=id or 0, unicast=unicast)
+            answers, additionals, names, size = {}, {}, set(), head
         answers.update(dict.fromkeys(first))
         additionals.update(dict.fromkeys(more))
+        names.update(record.name for record in new)
         size += added
     if answers:
-        yield packet()
+        yield encode(questions, tuple(answers), tuple(additionals), flags=RESPONSE, id=id or 0, unicast=unicast)

@@ -82,10 +82,10 @@ def name_in(txt: bytes) -> bytes:
     return txt[3 : 1 + txt[0]]
 
 
-def identity_in(txt: bytes) -> tuple[bytes, bytes]:
-    """The service name and node id in a TXT record of ours, without looking at the rest."""
-    name, rest = name_in(txt), 1 + txt[0] if txt else 0
-    return name, txt[rest + 3 : rest + 1 + txt[rest]] if txt[rest + 1 : rest + 3] == b"i=" else b""
+def identity_in(txt: bytes) -> bytes:
+    """The first two entries of a TXT record, which in ours are name and id; short where there are none."""
+    first = 1 + txt[0] if txt else 0
+    return txt[: first + 1 + txt[first]] if first < len(txt) else b""
 
 
 def decode(txt: bytes, address: str = "") -> Text:

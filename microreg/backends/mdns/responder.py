@@ -55,6 +55,7 @@ class Responder:
         self._loop = asyncio.get_running_loop()
         self._table: dict[Key, Own] = {}
         self._labels: dict[bytes, Own] = {}
+        self._identities: dict[bytes, Own] = {}
         self._subtypes: dict[bytes, dict[Key, Own]] = {}
         self._revision = 0
         self._expiry: Deadlines[Key] = Deadlines(lambda key: self.leave(key, Reason.EXPIRED))
@@ -77,7 +78,7 @@ class Responder:
         own = self._table.get(key)
         if own is None:
             own = Own(record, seconds, self.revision())
-            self._table[key] = self._labels[own.label] = own
+            self._table[key] = self._labels[own.label] = self._identities[own.identity] = own
             self._subtypes.setdefault(own.subtype, {})[key] = own
             self._repeats.pop(key, None)
             self.announce(own)
@@ -96,7 +97,7 @@ class Responder:
         own = self._table.pop(key, None)
         if own is None:
             return
-        del self._labels[own.label]
+        del self._labels[own.label], self._identities[own.identity]
         del self._subtypes[own.subtype][key]
         if not self._subtypes[own.subtype]:
             del self._subtypes[own.subtype]
@@ -123,6 +124,10 @@ class Responder:
     def get(self, key: Key) -> Own | None:
         """Our node of this name and id."""
         return self._table.get(key)
+
+    def by_identity(self, identity: bytes) -> Own | None:
+        """Our node whose TXT record begins like this."""
+        return self._identities.get(identity)
 
     def by_label(self, label: bytes) -> Own | None:
         """Our node of this instance."""
@@ -231,7 +236,8 @@ class Responder:
             for packet in packets([*parts, *([(extra, ())] if extra else [])], questions, message.id):
                 self._transport.reply(packet, link, source)
             return
-        self._without_known(wanted, message.records)
+        if not message.empty:
+            self._without_known(wanted, message.records)
         owed = self._owed.setdefault(link, {})
         for key, want in wanted.items():
             owed[key] = owed.get(key, Want(0)) | want

@@ -72,4 +72,4 @@ class Station:
     def _answer(self, message: Message, link: Link, source: Address) -> None:
         if message.response and self._desk.expects(message.id, source):
             self.defence.heard(message, answer=True)
-            self.browser.heard(message)
+            self.browser.heard(message, answer=True)

@@ -7,7 +7,8 @@ of them compares names as DNS does. Only what service discovery needs is underst
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Message",
     "Question",
     "Record",
+    "Text",
     "dotted",
     "encode",
     "name",
@@ -43,6 +45,7 @@ _HEADER = struct.Struct(">6H")
 _QUESTION = struct.Struct(">2H")
 _RECORD = struct.Struct(">2HIH")
 _SRV_HEAD = 6
+_SMALLEST = 5
 
 
 class Malformed(ValueError):
@@ -70,13 +73,34 @@ class Record(NamedTuple):
     unique: bool = False
 
 
-class Message(NamedTuple):
-    """A message as read. ``records`` are those of all sections, without the types that are not understood."""
+class Text(NamedTuple):
+    """A TXT record without its name."""
 
-    id: int
-    response: bool
-    questions: tuple[Question, ...]
-    records: tuple[Record, ...]
+    ttl: int
+    data: bytes
+
+
+class Message:
+    """A message as read: what most messages are of interest for at once, the records when asked for."""
+
+    def __init__(
+        self, id: int, response: bool, questions: Sequence[Question], texts: Sequence[Text], rest: _Rest
+    ) -> None:
+        self.id = id
+        self.response = response
+        self.questions = questions
+        self.texts = texts
+        self.leaving = rest.leaving
+        self.empty = not rest.count
+        self._rest = rest
+
+    @cached_property
+    def records(self) -> tuple[Record, ...]:
+        """Those of all sections, without the types that are not understood. Raises Malformed."""
+        try:
+            return tuple(self._rest.records())
+        except (IndexError, struct.error) as error:
+            raise Malformed("a truncated record") from error
 
 
 def name(*labels: str) -> bytes:
@@ -96,37 +120,60 @@ def dotted(wire: bytes) -> str:
 
 
 def parse(data: bytes) -> Message:
-    """Read a message. Raises Malformed, and nothing else, for what is none."""
+    """Read a message; its records are only walked over. Raises Malformed, and nothing else, for what is none."""
     try:
-        return _Reader(data).message()
+        identity, flags, *counts = _HEADER.unpack_from(data)
+        if sum(counts) * _SMALLEST > len(data):
+            raise Malformed(f"{sum(counts)} entries announced in {len(data)} bytes")
+        reader = _Rest(data, counts[0], sum(counts[1:]))
+        questions = [reader.question() for _ in range(counts[0])]
+        return Message(identity, bool(flags & _TOP_BIT), questions, reader.walk(), reader)
     except (IndexError, struct.error) as error:
         raise Malformed(f"truncated message of {len(data)} bytes") from error
 
 
-class _Reader:
-    def __init__(self, data: bytes) -> None:
+class _Rest:
+    """What follows the header."""
+
+    def __init__(self, data: bytes, questions: int, count: int) -> None:
         self.data = data
-        self.at = 0
+        self.at = _HEADER.size
+        self.count = count
+        self.leaving = False
         self._names: dict[int, bytes] = {}
 
-    def message(self) -> Message:
-        identity, flags, *counts = _HEADER.unpack_from(self.data)
-        self.at = _HEADER.size
-        questions = [self._question() for _ in range(self._plausible(counts[0]))]
-        found = [self._record() for _ in range(self._plausible(sum(counts[1:])))]
-        return Message(identity, bool(flags & _TOP_BIT), tuple(questions), tuple(record for record in found if record))
-
-    def _plausible(self, count: int) -> int:
-        """A question has at least 5 bytes, a record 11: more than fit are a lie."""
-        if count * 5 > len(self.data):
-            raise Malformed(f"{count} entries announced in {len(self.data)} bytes")
-        return count
-
-    def _question(self) -> Question:
+    def question(self) -> Question:
         wire = self._name()
         kind, _ = _QUESTION.unpack_from(self.data, self.at)
         self.at += _QUESTION.size
         return Question(wire, kind)
+
+    def walk(self) -> list[Text]:
+        """Find the TXT records, and whether any record is a goodbye; names are passed over."""
+        data, at, unpack = self.data, self.at, _RECORD.unpack_from
+        texts: list[Text] = []
+        for _ in range(self.count):
+            while length := data[at]:
+                if length >= 0xC0:
+                    at += 1
+                    break
+                at += 1 + length
+            kind, cls, ttl, length = unpack(data, at + 1)
+            start = at + 11
+            at = start + length
+            if kind == TXT and cls & ~_TOP_BIT == _IN:
+                texts.append(Text(ttl, data[start:at]))
+            if not ttl:
+                self.leaving = True
+        if at > len(data):
+            raise Malformed("a record goes beyond the message")
+        return texts
+
+    def records(self) -> Iterator[Record]:
+        for _ in range(self.count):
+            record = self._record()
+            if record is not None:
+                yield record
 
     def _record(self) -> Record | None:
         wire = self._name()

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -52,8 +53,7 @@ class Processes:
             for node in self._processes:
                 self._signal(node, signal.SIGKILL)
             self.died.cancel()
-            if self._attendants:
-                await asyncio.wait(self._attendants.values())
+            await _join(self._attendants.values())
 
     async def start(self, node: str) -> None:
         """Start the service of a node. The registry goes through the environment, where ``ps`` does not show it."""
@@ -109,6 +109,18 @@ class Processes:
         except (ValueError, KeyError, TypeError):
             return
         self._journal.announce(node, max(0.0, time.time() - announcing))
+
+
+async def _join(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Wait for tasks that are about to end, however often the caller is cancelled meanwhile."""
+    cancelled = False
+    while pending := [task for task in tasks if not task.done()]:
+        try:
+            await asyncio.wait(pending)
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 async def _tail(stream: asyncio.StreamReader) -> bytes:
