@@ -113,8 +113,7 @@ def decode(data: bytes | bytearray | memoryview | str) -> Service:
 
 def lenient_text(text: str, what: str) -> str:
     """A name or id that somebody else wrote: any non-empty printable text of up to 255 bytes of UTF-8."""
-    short = len(text) <= 255 if text.isascii() else len(text.encode()) <= 255
-    if not text or not short or not text.isprintable():
+    if not text.isprintable() or not 0 < (len(text) if text.isascii() else len(text.encode())) <= 255:
         raise InvalidService(f"{what} {text[:80]!r}: expected 1 to 255 bytes of printable text")
     return text
 

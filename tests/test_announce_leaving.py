@@ -434,7 +434,7 @@ def test_a_write_that_takes_its_time_to_be_cancelled_is_waited_for() -> None:
                 if verb == "register" and service.version == "2" and service.nodes[0].status is Status.PASSING:
                     with suppress(asyncio.CancelledError):
                         await asyncio.sleep(1e6)
-                    await asyncio.sleep(0.5)
+                    await asyncio.sleep(0.3)
 
             async with greeter(registry) as announcement:
                 store.fault = cancelled_late
@@ -473,7 +473,11 @@ def test_a_forked_child_neither_renews_nor_deregisters(monkeypatch: pytest.Monke
     async def main() -> None:
         async with opened() as (registry, store):
             async with greeter(registry) as announcement:
-                calls = len(store.calls)
+                store.store.down = True
+                await asyncio.sleep(6)
+                store.store.down = False
+                calls, waiting = len(store.calls), asyncio.create_task(announcement.wait_live())
+                await asyncio.sleep(0)
                 child = os.getpid() + 1
                 monkeypatch.setattr(os, "getpid", lambda: child)
                 store.store.wipe()
@@ -481,6 +485,8 @@ def test_a_forked_child_neither_renews_nor_deregisters(monkeypatch: pytest.Monke
                 assert len(store.calls) == calls and store.node() is None
                 with pytest.raises(RegistryClosed, match="cannot change any more"):
                     await announcement.update(version="2")
+                with pytest.raises(RegistryUnavailable, match="is lost"):
+                    await waiting
                 begin = now()
             assert len(store.calls) == calls and now() == begin and state(announcement) is State.GONE
 

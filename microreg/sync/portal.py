@@ -94,10 +94,11 @@ class Portal:
         try:
             self._thread.start()
             atexit.register(self._at_exit)
+        except RuntimeError:  # the system has no thread for us
+            self._loop.close()
+            raise
         except BaseException:
             self.stop()
-            if self._thread.ident is None:
-                self._loop.close()
             raise
 
     @property

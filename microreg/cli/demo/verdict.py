@@ -10,7 +10,7 @@ from microreg.events import Reason
 
 __all__ = ["complaints", "facts", "latencies"]
 
-_GRACE = 0.1
+_GRACE = 0.25
 """Seconds after hearing of a change in which a request already chosen may still go out."""
 _MIN_CALLS = 20
 
