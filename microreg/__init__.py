@@ -11,7 +11,7 @@ from microreg.announce import announce
 from microreg.connect import connect
 
 if TYPE_CHECKING:
-    from microreg.announcement import Announcement, State
+    from microreg.announce.announcement import Announcement, State
     from microreg.catalog import Catalog
     from microreg.errors import (
         ConfigError,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOME = {
-    "announcement": ("Announcement", "State"),
+    "announce.announcement": ("Announcement", "State"),
     "catalog": ("Catalog",),
     "errors": (
         "ConfigError",

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import microreg
 import support
-from microreg.announcement import Announcement, State
+from microreg.announce.announcement import Announcement, State
 from microreg.backends.memory import MemoryRegistry
 from microreg.events import Action, Change, Reason
 from microreg.model import Node, Service, Status

@@ -13,7 +13,7 @@ import pytest
 import microreg
 from announcing import Store, fails, greeter, hangs, now, opened, run, state, states, told, watched
 from microreg import plugins
-from microreg.announcement import Announcement, State
+from microreg.announce.announcement import Announcement, State
 from microreg.errors import (
     ConfigError,
     InvalidService,

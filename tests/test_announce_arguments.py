@@ -9,7 +9,7 @@ import pytest
 import microreg
 from announcing import Store, greeter, state
 from microreg import net
-from microreg.announcement import State
+from microreg.announce.announcement import State
 from microreg.errors import (
     ConfigError,
     InvalidService,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import support
 from announcing import Fault, Store, fails, greeter, hangs, now, opened, run, state, told, watched
-from microreg.announcement import Announcement, State
+from microreg.announce.announcement import Announcement, State
 from microreg.backends.memory import MemoryRegistry
 from microreg.errors import (
     PermissionDenied,

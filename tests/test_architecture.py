@@ -38,11 +38,7 @@ integrations server cli __main__
 HEIGHT = {unit: height for height, line in enumerate(FLOORS.split("\n")) for unit in line.split()}
 PART_OF = {  # files of their own for their length only; what they hold is offered by that module
     "address": "net",
-    "announcement": "announce",
-    "journal": "announce",
     "options": "url",
-    "probe": "announce",
-    "writer": "announce",
 }
 
 # What only these may import. The front door needs importlib.metadata for __version__, inside a function.

@@ -11,9 +11,9 @@ from typing import cast
 
 import pytest
 
+from microreg.announce.probe import Check, probe
 from microreg.errors import ConfigError
 from microreg.net import free_port
-from microreg.probe import Check, probe
 from support import run
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -11,7 +11,7 @@ import typer
 
 from microreg.address import address_problem
 from microreg.announce import announce
-from microreg.announcement import Announcement, State, Transition
+from microreg.announce.announcement import Announcement, State, Transition
 from microreg.cli.common import JsonOption, RegistryOption, configured, duration, option
 from microreg.cli.errors import OK, exit_code, redacted, report
 from microreg.cli.loop import Stop, execute, write

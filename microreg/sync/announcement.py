@@ -7,8 +7,8 @@ from functools import update_wrapper
 from typing import Concatenate, ParamSpec, cast
 
 from microreg.announce import announce as announce_async
-from microreg.announcement import Announcement as AsyncAnnouncement
-from microreg.announcement import State, Transition
+from microreg.announce.announcement import Announcement as AsyncAnnouncement
+from microreg.announce.announcement import State, Transition
 from microreg.errors import RegistryError
 from microreg.model import Node, Service
 from microreg.registry import Registry as AsyncRegistry

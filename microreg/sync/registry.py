@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Literal, Self
 from weakref import WeakSet, finalize
 
-from microreg.announcement import Announcement
+from microreg.announce.announcement import Announcement
 from microreg.errors import ConfigError, RegistryClosed, RegistryError
 from microreg.events import Event
 from microreg.options import Options

@@ -9,7 +9,7 @@ from typing import assert_type
 
 import microreg.sync
 from microreg import Node, Service, Status
-from microreg.announcement import State, Transition
+from microreg.announce.announcement import State, Transition
 from microreg.events import Event
 
 

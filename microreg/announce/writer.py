@@ -9,6 +9,8 @@ import random
 from collections.abc import Awaitable
 from contextlib import suppress
 
+from microreg.announce.journal import Journal, State
+from microreg.announce.probe import Probe
 from microreg.errors import (
     ConfigError,
     InvalidService,
@@ -18,9 +20,7 @@ from microreg.errors import (
     Unsupported,
     WrongLoop,
 )
-from microreg.journal import Journal, State
 from microreg.model import Service, Status
-from microreg.probe import Probe
 from microreg.registry import Registry
 
 __all__ = ["BACKOFF_CAP", "HOPELESS", "STOP_BUDGET", "Writer"]

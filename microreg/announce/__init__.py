@@ -1,6 +1,6 @@
 """``announce()``: put one node of a service into a registry and keep it there.
 
-The work is done by :class:`microreg.announcement.Announcement`; this module stays light to import.
+The work is done by :class:`microreg.announce.announcement.Announcement`; this module stays light to import.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import random
 
-    from microreg.announcement import Announcement
+    from microreg.announce.announcement import Announcement
+    from microreg.announce.probe import Check
     from microreg.model import Endpoint, Service
-    from microreg.probe import Check
     from microreg.registry import Registry
 
 __all__ = ["announce"]
@@ -44,9 +44,9 @@ def announce(
     ``critical`` while it fails. ``ttl`` and ``drain_delay`` are seconds. Raises InvalidService for what
     cannot be registered and ConfigError where no address is found.
     """
-    from microreg.announcement import Announcement
+    from microreg.announce.announcement import Announcement
+    from microreg.announce.probe import probe
     from microreg.errors import ConfigError
-    from microreg.probe import probe
     from microreg.registry import Registry
 
     if not isinstance(registry, Registry):

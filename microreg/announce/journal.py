@@ -1,6 +1,6 @@
 """How an announcement stands, how it came to that, and waiting until that changes.
 
-Everything is offered by :mod:`microreg.announcement`; import it from there.
+Everything is offered by :mod:`microreg.announce.announcement`; import it from there.
 """
 
 from __future__ import annotations

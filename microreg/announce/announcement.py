@@ -1,4 +1,4 @@
-"""The registration that never gives up, and drains first. The writing is done by :mod:`microreg.writer`."""
+"""The registration that never gives up, and drains first. The writing is done by :mod:`microreg.announce.writer`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
+from microreg.announce.journal import State, Transition
+from microreg.announce.probe import Probe
+from microreg.announce.writer import HOPELESS, Writer
 from microreg.errors import InvalidService, RegistryClosed, RegistryError, RegistryUnavailable
-from microreg.journal import State, Transition
 from microreg.model import Endpoint, Node, Service, Status
-from microreg.probe import Probe
 from microreg.registry import Checked, Registry
 from microreg.rules import check_service, check_ttl
-from microreg.writer import HOPELESS, Writer
 
 __all__ = ["Announcement", "State", "Transition"]
 

@@ -14,7 +14,7 @@ from microreg.net import split_address
 
 __all__ = ["Check", "Probe", "probe"]
 
-log = logging.getLogger("microreg.probe")
+log = logging.getLogger("microreg.announce.probe")
 
 Check = str | Callable[[], bool | None | Awaitable[bool | None]]
 """A probe URL, or a function (plain or async): an exception or what is false is a failure, True or None is health."""
