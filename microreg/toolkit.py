@@ -10,14 +10,18 @@ import heapq
 import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Iterable
+from contextvars import copy_context
+from functools import partial
+from pathlib import Path
 from typing import Generic, ParamSpec, TypeVar
 
 from microreg import codec
-from microreg.errors import InvalidService
+from microreg.errors import ConfigError, InvalidService, RegistryTimeout
 from microreg.events import Event, Snapshot
 from microreg.model import Service
+from microreg.url import RegistryURL
 
-__all__ = ["Deadlines", "decode_all", "in_thread", "poll"]
+__all__ = ["Deadlines", "Serial", "decode_all", "in_thread", "local_path", "poll"]
 
 log = logging.getLogger("microreg.toolkit")
 
@@ -25,26 +29,82 @@ P = ParamSpec("P")
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
+_SHORTEST = 0.01
+
 
 async def poll(
     read: Callable[[], Awaitable[Iterable[Service]]],
     interval: float = 1.0,
     *,
+    patience: float = 10.0,
     rng: random.Random | None = None,
 ) -> AsyncGenerator[Event, None]:
     """A source for a Watch over a store that cannot push: read everything every ``interval`` seconds ± 10 %.
 
-    What ``read`` raises ends the source; the Watch reopens it with back-off.
+    What ``read`` raises ends the source, and so does a store that hangs: RegistryTimeout when a reading takes
+    more than ``patience`` seconds. The Watch reopens it with back-off. An interval is at least 10 ms.
     """
     random_source = rng or random.Random()
     while True:
-        yield Snapshot(await read())
-        await asyncio.sleep(interval * random_source.uniform(0.9, 1.1))
+        limit = asyncio.timeout(patience)
+        try:
+            async with limit:
+                services = await read()
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise RegistryTimeout(f"the store was not read within {patience:g} s") from error
+        yield Snapshot(services)
+        await asyncio.sleep(max(_SHORTEST, interval * random_source.uniform(0.9, 1.1)))
 
 
 async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a blocking function in a worker thread. A cancelled call goes on in its thread, unheard."""
+    """Call a blocking function in a worker thread. A cancelled call goes on in its thread, unheard.
+
+    For what changes nothing. A write that goes on unheard must not overtake the one that follows: see Serial.
+    """
     return await asyncio.to_thread(function, *args, **kwargs)
+
+
+class Serial:
+    """Calls blocking functions in worker threads, one after the other, in the order in which they were asked for.
+
+    ``await serial(function, *arguments)``. A call that is cancelled, or times out, goes on in its thread, unheard,
+    and is over before the next one begins: no late ``register`` brings a node back that was withdrawn after it, and
+    a store that hangs holds one thread. A call that is cancelled while it waits its turn is never made.
+    Belongs to one loop; needs no closing.
+    """
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+
+    async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Wait for the turn, then call the function in a thread and return what it returns."""
+        await self._turn.acquire()
+        work = partial(copy_context().run, function, *args, **kwargs)
+        try:
+            call = asyncio.get_running_loop().run_in_executor(None, work)
+        except BaseException:
+            self._turn.release()
+            raise
+        call.add_done_callback(self._over)
+        await asyncio.wait([call])
+        return call.result()
+
+    def _over(self, call: asyncio.Future[T]) -> None:
+        self._turn.release()
+        if not call.cancelled():
+            call.exception()
+
+
+def local_path(url: RegistryURL) -> Path:
+    """The file or directory that ``scheme:///absolute/path`` names. Raises ConfigError where the URL has a host or user,
+    or no path."""
+    if url.location or url.user or url.password or not url.path:
+        raise ConfigError(
+            f"{url}: expected three slashes and an absolute path, for example {url.scheme}:///var/lib/services"
+        )
+    return Path("/", url.path)
 
 
 def decode_all(records: Iterable[tuple[str, bytes]], warned: set[str]) -> list[Service]:

@@ -11,13 +11,22 @@ import typer
 
 from microreg.address import address_problem
 from microreg.announce import announce
-from microreg.announce.announcement import Announcement, State, Transition
+from microreg.announce.announcement import Announcement, Transition
+from microreg.cli.announcing import (
+    CheckOption,
+    IdOption,
+    MetaOption,
+    News,
+    TtlOption,
+    VersionOption,
+    metadata_of,
+    told,
+)
 from microreg.cli.common import JsonOption, RegistryOption, configured, duration, option
 from microreg.cli.errors import OK, exit_code, redacted, report
 from microreg.cli.loop import Stop, execute, write
-from microreg.cli.text import json_line, node_json, safe
+from microreg.cli.text import json_line, node_json
 from microreg.errors import ConfigError
-from microreg.model import Status
 from microreg.registry import Registry
 from microreg.rules import DEFAULT_TTL
 
@@ -25,7 +34,6 @@ __all__ = ["register"]
 
 _LOOK = 0.05
 """Seconds between two looks at the announcement's history."""
-
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the service.")]
 _Port = Annotated[int | None, option("--port", None, "Port the service listens on.")]
@@ -36,17 +44,6 @@ _Address = Annotated[
         "HOST[:PORT]",
         "Where others reach it; not given: $MICROREG_ADVERTISE, else found out. A port here replaces --port.",
     ),
-]
-_Version = Annotated[str, option("--version", None, "Version of the service.")]
-_Id = Annotated[str | None, option("--id", None, "Id of this node; not given: a random one.")]
-_Meta = Annotated[list[str] | None, option("--meta", "KEY=VALUE", "Metadata of this node; may be repeated.")]
-_Ttl = Annotated[
-    str | None,
-    option("--ttl", "DURATION", f"How long the record outlives this process, 1s to 1d; not given: {DEFAULT_TTL:g}s."),
-]
-_Check = Annotated[
-    str | None,
-    option("--check", "URL", "http://host:port/path or tcp://host:port; the node is critical while it fails."),
 ]
 _Timeout = Annotated[
     str | None,
@@ -60,11 +57,11 @@ def register(
     name: _Name,
     port: _Port = None,
     address: _Address = None,
-    version: _Version = "",
-    id: _Id = None,
-    meta: _Meta = None,
-    ttl: _Ttl = None,
-    check: _Check = None,
+    version: VersionOption = "",
+    id: IdOption = None,
+    meta: MetaOption = None,
+    ttl: TtlOption = None,
+    check: CheckOption = None,
     registry: RegistryOption = None,
     json: JsonOption = False,
     timeout: _Timeout = None,
@@ -108,23 +105,11 @@ def _announcement(
         port=port,
         address=address,
         version=version,
-        metadata=_metadata(meta),
+        metadata=metadata_of(meta),
         id=node_id,
         ttl=DEFAULT_TTL if seconds is None else seconds,
         check=check,
     )
-
-
-def _metadata(items: Sequence[str]) -> dict[str, str]:
-    metadata: dict[str, str] = {}
-    for item in items:
-        key, equals, value = item.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"--meta: expected KEY=VALUE, got {item[:60]!r}")
-        if key in metadata:
-            raise ConfigError(f"--meta: {key!r} is given twice")
-        metadata[key] = value
-    return metadata
 
 
 async def _run(announcement: Announcement, stop: Stop, timeout: float | None, *, as_json: bool) -> int:
@@ -163,30 +148,22 @@ async def _live_or_asked(announcement: Announcement, stop: Stop, timeout: float)
 
 async def _report(announcement: Announcement, *, as_json: bool) -> None:
     """Print every transition, and every change of the node's status between two."""
-    told: Transition | None = None
-    status = announcement.node.status
+    news = News(announcement)
     try:
-        while told is None or told.state is not State.GONE:
-            news = list(announcement.history)
-            if told in news:
-                news = news[news.index(told) + 1 :]
-            if not news and told is not None and announcement.node.status is not status:
-                news = [told]
-            status = announcement.node.status
-            for told in news:
-                await write(_line(announcement, told, as_json=as_json))
+        while not news.over:
+            for transition in news.take():
+                await write(_line(announcement, transition, as_json=as_json))
             await asyncio.sleep(_LOOK)
     except BrokenPipeError:
         return
 
 
 def _line(announcement: Announcement, transition: Transition, *, as_json: bool) -> str:
-    error = transition.error
-    record, node = announcement.service, announcement.node
-    if as_json:
-        told = None if error is None else {"code": error.code, "message": redacted(str(error))}
-        return json_line(event="state", state=str(transition.state), service=record, node=node_json(record), error=told)
-    status = f" ({node.status})" if transition.state is State.LIVE and node.status is not Status.PASSING else ""
-    state = f"{transition.state}{status}"
-    where = f"{record.name} {node.id} at {node.address} in {announcement.registry.url}"
-    return safe(f"{time.strftime('%H:%M:%S')} {state:<11} {where}" + (f": {redacted(str(error))}" if error else ""))
+    if not as_json:
+        state, rest = told(announcement, transition)
+        return f"{time.strftime('%H:%M:%S')} {state:<11} {rest}"
+    record, node, error = announcement.service, announcement.node, transition.error
+    problem = None if error is None else {"code": error.code, "message": redacted(str(error))}
+    return json_line(
+        event="state", state=str(transition.state), service=record, node=node_json(record), error=problem
+    )

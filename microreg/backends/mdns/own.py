@@ -106,7 +106,7 @@ def packets(parts: Iterable[Parts], questions: Sequence[Question] = (), id: int 
         added += sum(name[0] + 1 for name in {record.name for record in new} - names)
         if answers and size + added > _PACKET:
             yield encode(questions, tuple(answers), tuple(additionals), flags=RESPONSE, id=id or 0, unicast=unicast)
-            answers, additionals, names, size = {}, {}, set(), head
+            answers, additionals, names, size = {}, {}, set[bytes](), head
         answers.update(dict.fromkeys(first))
         additionals.update(dict.fromkeys(more))
         names.update(record.name for record in new)

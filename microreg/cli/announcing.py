@@ -1,0 +1,77 @@
+"""What the commands that announce a node share: their options, and what they tell of the announcement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from microreg.announce.announcement import Announcement, State, Transition
+from microreg.cli.common import option
+from microreg.cli.errors import redacted
+from microreg.cli.text import safe
+from microreg.errors import ConfigError
+from microreg.model import Status
+from microreg.rules import DEFAULT_TTL
+
+__all__ = ["CheckOption", "IdOption", "MetaOption", "News", "TtlOption", "VersionOption", "metadata_of", "told"]
+
+VersionOption = Annotated[str, option("--version", None, "Version of the service.")]
+IdOption = Annotated[str | None, option("--id", None, "Id of this node; not given: a random one.")]
+MetaOption = Annotated[list[str] | None, option("--meta", "KEY=VALUE", "Metadata of this node; may be repeated.")]
+TtlOption = Annotated[
+    str | None,
+    option("--ttl", "DURATION", f"How long the record outlives this process, 1s to 1d; not given: {DEFAULT_TTL:g}s."),
+]
+CheckOption = Annotated[
+    str | None,
+    option("--check", "URL", "http://host:port/path or tcp://host:port; the node is critical while it fails."),
+]
+
+
+def metadata_of(items: Sequence[str]) -> dict[str, str]:
+    """The metadata that ``--meta`` was given. Raises ConfigError for what is no pair, or given twice."""
+    metadata: dict[str, str] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--meta: expected KEY=VALUE, got {item[:60]!r}")
+        if key in metadata:
+            raise ConfigError(f"--meta: {key!r} is given twice")
+        metadata[key] = value
+    return metadata
+
+
+class News:
+    """What has happened to an announcement since the last look: transitions, and changes of the node's status."""
+
+    def __init__(self, announcement: Announcement) -> None:
+        self._announcement = announcement
+        self._last: Transition | None = None
+        self._status = announcement.node.status
+
+    @property
+    def over(self) -> bool:
+        """Whether the last of all transitions was told."""
+        return self._last is not None and self._last.state is State.GONE
+
+    def take(self) -> list[Transition]:
+        """The transitions that were not taken yet, oldest first; the last one again where only the status changed."""
+        found = list(self._announcement.history)
+        status = self._announcement.node.status
+        if self._last in found:
+            found = found[found.index(self._last) + 1 :]
+        if not found and self._last is not None and status is not self._status:
+            found = [self._last]
+        self._status = status
+        self._last = found[-1] if found else self._last
+        return found
+
+
+def told(announcement: Announcement, transition: Transition) -> tuple[str, str]:
+    """A transition for people: the state, and of what it is, where, and why."""
+    record, node, error = announcement.service, announcement.node, transition.error
+    shown = transition.state is State.LIVE and node.status is not Status.PASSING
+    status = f" ({node.status})" if shown else ""
+    why = f": {redacted(str(error))}" if error else ""
+    where = f"{record.name} {node.id} at {node.address} in {announcement.registry.url}"
+    return f"{transition.state}{status}", safe(where + why)

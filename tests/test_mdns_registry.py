@@ -1,0 +1,409 @@
+"""mdns://127.0.0.1 between registries of one process: everything that is told arrives, once, and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psutil
+import pytest
+
+from microreg import connect
+from microreg.backends.mdns import MdnsRegistry
+from microreg.catalog import Catalog
+from microreg.errors import InvalidService, RecordTooLarge, RegistryClosed, ServiceNotFound
+from microreg.events import Action, Change, Event, Reason, Snapshot
+from microreg.model import Endpoint, Node, Service, Status, Value
+from microreg.registry import Registry
+from microreg.watch import Watch
+from support import run, wait_until
+
+URL = "mdns://127.0.0.1"
+
+
+def unique(name: str = "svc") -> str:
+    """A name of our own: other tests run on the same loopback."""
+    return f"{name}-{os.urandom(5).hex()}"
+
+
+def service(name: str, id: str = "a", port: int = 8080, version: str = "1", **metadata: str) -> Service:
+    return Service(name, version, nodes=[Node(f"127.0.0.1:{port}", id=id, metadata=metadata)])
+
+
+@asynccontextmanager
+async def two() -> AsyncIterator[tuple[Registry, Registry]]:
+    async with connect(URL) as one, connect(URL) as other:
+        yield one, other
+
+
+async def after(events: Watch, timeout: float = 8.0) -> Event:
+    async with asyncio.timeout(timeout):
+        return await anext(events)
+
+
+async def change(events: Watch, timeout: float = 8.0) -> Change:
+    event = await after(events, timeout)
+    assert isinstance(event, Change)
+    return event
+
+
+async def absent(registry: Registry, name: str) -> bool:
+    try:
+        await registry.get_service(name)
+    except ServiceNotFound as error:
+        assert not error.authoritative
+        return True
+    return False
+
+
+def test_everything_survives_the_round_trip() -> None:
+    name = unique("Round.Trip")
+    tree = Value("Request", "object", (Value("name", "string"), Value("tags", "list", (Value("", "string"),))))
+    full = Service(
+        name,
+        "1.2 beta é",
+        {"team": "ä", "empty": ""},
+        [Endpoint("say.hello", tree, None, {"stream": "true"})],
+        [
+            Node("127.0.0.1:1", id="A", metadata={"zone": "eu", "port.grpc": "99"}, status=Status.WARNING),
+            Node("[::1]:65535", id="b", metadata={"note": "x" * 1000}),
+            Node("db.internal:80", id="c", status=Status.DRAINING),
+        ],
+    )
+
+    async def main() -> None:
+        async with two() as (one, other):
+            await one.register(full)
+            assert await other.get_service(name) == (full,)
+            assert await one.get_service(name) == (full,)
+            assert name in await other.list_services()
+
+    run(main())
+
+
+def test_several_services_versions_and_nodes() -> None:
+    first, second = unique(), unique()
+    both = [service(first, "a", 1, "1"), service(first, "b", 2, "2"), service(second, "a", 3)]
+
+    async def main() -> None:
+        async with two() as (one, other):
+            await asyncio.gather(*(one.register(each) for each in both))
+            assert await other.get_service(first) == tuple(both[:2])
+            assert await other.get_service(second) == (both[2],)
+            assert {first, second} <= set(await other.list_services())
+
+    run(main())
+
+
+def test_names_that_share_a_subtype_stay_apart() -> None:
+    name = unique("a.b")
+    alike = [name, name.replace(".", "-"), name.upper()]
+
+    async def main() -> None:
+        async with two() as (one, other):
+            for port, each in enumerate(alike, 1):
+                await one.register(service(each, port=port))
+            for port, each in enumerate(alike, 1):
+                assert await other.get_service(each) == (service(each, port=port),)
+
+    run(main())
+
+
+def test_a_watch_hears_of_all_that_happens() -> None:
+    name = unique()
+
+    async def main() -> None:
+        async with two() as (one, other), other.watch(name) as events:
+            assert await after(events) == Snapshot()
+            await one.register(service(name, port=1))
+            created = await change(events, 2)
+            assert (created.action, created.service) == (Action.CREATE, service(name, port=1))
+            await one.register(service(name, port=2, version="2"))
+            updated = await change(events, 2)
+            assert (updated.action, updated.service) == (Action.UPDATE, service(name, port=2, version="2"))
+            assert updated.previous == created.service
+            await one.deregister(service(name))
+            gone = await change(events, 2)
+            assert (gone.action, gone.reason) == (Action.DELETE, Reason.DEREGISTERED)
+            await one.register(service(name, port=3))
+            assert (await change(events, 2)).action is Action.CREATE
+            assert await other.get_service(name) == (service(name, port=3),)
+
+    run(main())
+
+
+def test_two_updates_at_once_end_in_the_last() -> None:
+    name = unique()
+
+    async def main() -> None:
+        async with two() as (one, other), other.watch(name) as events:
+            catalog = Catalog()
+            catalog.apply(await after(events))
+            for port in range(1, 40):
+                await one.register(service(name, port=port))
+            while catalog.services(name) != (service(name, port=39),):
+                catalog.apply(await change(events))
+            assert await other.get_service(name) == catalog.services(name)
+
+    run(main())
+
+
+def test_a_watch_of_all_tells_of_every_name_and_answers_at_once() -> None:
+    name = unique()
+
+    async def main() -> None:
+        async with two() as (one, other), other.watch() as events:
+            first = await after(events)
+            assert isinstance(first, Snapshot)
+            await one.register(service(name))
+            while (await change(events)).service != service(name):
+                pass
+            begun = asyncio.get_running_loop().time()
+            assert await other.get_service(name) == (service(name),)
+            assert name in await other.list_services()
+            assert asyncio.get_running_loop().time() - begun < 0.05
+
+    run(main())
+
+
+def test_the_snapshot_does_not_wait_longer_than_the_answers() -> None:
+    name = unique()
+
+    async def main() -> None:
+        async with connect(URL) as one, connect(f"{URL}?settle=3s") as patient:
+            await one.register(service(name), ttl=20)
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            async with patient.watch(name) as events:
+                assert await after(events) == Snapshot([service(name)])
+            assert 0.9 < loop.time() - begun < 2.9
+
+    run(main())
+
+
+def test_absence_takes_the_settle_option() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with connect(f"{URL}?settle=50ms") as registry:
+            begun = loop.time()
+            assert await absent(registry, unique())
+            assert 0.04 < loop.time() - begun < 1
+
+    run(main())
+
+
+def test_who_is_not_renewed_is_withdrawn_although_its_process_lives() -> None:
+    name = unique()
+
+    async def main() -> None:
+        async with two() as (one, other), other.watch(name) as events, one.watch(name) as own:
+            await after(events)
+            await after(own)
+            await one.register(service(name), ttl=1)
+            assert (await change(events)).action is Action.CREATE
+            assert (await change(own)).action is Action.CREATE
+            assert (await change(events, 3)).reason is Reason.EXPIRED
+            assert (await change(own, 3)).reason is Reason.EXPIRED
+            assert await absent(one, name) and await absent(other, name)
+            await one.register(service(name), ttl=5)
+            assert (await change(events)).action is Action.CREATE
+
+    run(main())
+
+
+def test_who_is_renewed_stays_and_renewing_is_no_event() -> None:
+    name = unique()
+
+    async def main() -> None:
+        async with two() as (one, other), other.watch(name) as events:
+            await after(events)
+            await one.register(service(name), ttl=1)
+            assert (await change(events)).action is Action.CREATE
+            loop = asyncio.get_running_loop()
+            end = loop.time() + 2.6
+            while loop.time() < end:
+                await one.register(service(name), ttl=1)
+                with pytest.raises(TimeoutError):
+                    await after(events, 0.3)
+            assert await other.get_service(name) == (service(name),)
+
+    run(main())
+
+
+def test_a_renewal_costs_no_packet() -> None:
+    name = unique()
+
+    async def main() -> None:
+        async with connect(URL) as checked:
+            registry = checked.unwrap(MdnsRegistry)
+            assert registry is not None and registry._station is not None
+            transport = registry._station.transport
+            sent: list[bytes] = []
+            transport.send = lambda packet, link=None: sent.append(packet)  # type: ignore[method-assign]
+            await checked.register(service(name))
+            assert len(sent) == 1
+            for _ in range(10):
+                await checked.register(service(name))
+            assert len(sent) == 1
+            await asyncio.gather(*(checked.register(service(name, f"n{n}")) for n in range(5)))
+            assert len(sent) == 2
+
+    run(main())
+
+
+def test_deregistering_is_idempotent_and_only_for_own_nodes() -> None:
+    name = unique()
+
+    async def main() -> None:
+        async with two() as (one, other):
+            await one.register(service(name))
+            await other.deregister(service(name))
+            assert await other.get_service(name) == (service(name),)
+            await one.deregister(service(name))
+            await one.deregister(service(name))
+            assert await absent(other, name)
+
+    run(main())
+
+
+def test_a_close_says_goodbye_and_closing_twice_is_fine() -> None:
+    name = unique()
+
+    async def main() -> None:
+        async with connect(URL) as other, other.watch(name) as events:
+            await after(events)
+            one = connect(URL)
+            await one.open()
+            await one.register(service(name))
+            assert (await change(events)).action is Action.CREATE
+            await asyncio.gather(one.close(), one.close())
+            await one.close()
+            assert (await change(events, 2)).reason is Reason.DEREGISTERED
+
+    run(main())
+
+
+def test_what_is_too_large_is_refused_and_nothing_changes() -> None:
+    name = unique()
+    large = service(name, **{f"k{n}": os.urandom(500).hex() for n in range(20)})
+
+    async def main() -> None:
+        async with two() as (one, other):
+            with pytest.raises(RecordTooLarge) as caught:
+                await one.register(large)
+            assert caught.value.size > caught.value.limit == 8000
+            assert await absent(other, name)
+            await one.register(service(name))
+            with pytest.raises(InvalidService):
+                await one.register(large)
+            assert await other.get_service(name) == (service(name),)
+
+    run(main())
+
+
+def test_the_second_registration_of_an_id_wins_and_the_first_comes_back() -> None:
+    name = unique()
+
+    async def main() -> None:
+        async with connect(URL) as reader, two() as (one, other), reader.watch(name) as events:
+            await after(events)
+            await one.register(service(name, port=1))
+            assert (await change(events)).service.nodes[0].port == 1
+            await other.register(service(name, port=2))
+            assert (await change(events)).service.nodes[0].port == 2
+            await wait_until(lambda: _gave_way(one, name))
+            await one.register(service(name, port=1))
+            assert await reader.get_service(name) == (service(name, port=2),)
+            await other.deregister(service(name))
+            assert (await change(events)).action is Action.DELETE
+            await one.register(service(name, port=1))
+            assert (await change(events)).service.nodes[0].port == 1
+
+    run(main())
+
+
+def _gave_way(registry: Registry, name: str) -> bool:
+    mdns = registry.unwrap(MdnsRegistry)
+    assert mdns is not None and mdns._station is not None
+    return not mdns._station.responder.owns((name, "a"))
+
+
+def test_calls_can_be_cancelled_at_any_moment() -> None:
+    name = unique()
+
+    async def main() -> None:
+        async with two() as (one, other):
+            await one.register(service(name), ttl=60)
+            sockets = len(psutil.Process().net_connections("udp"))
+            for steps in range(0, 30, 2):
+                calls = [
+                    asyncio.ensure_future(call)
+                    for call in (other.get_service(name), other.list_services(), one.register(service(name, "b")))
+                ]
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                for call in calls:
+                    call.cancel()
+                await asyncio.gather(*calls, return_exceptions=True)
+            assert len(psutil.Process().net_connections("udp")) == sockets
+            [found] = await other.get_service(name)
+            assert {node.id for node in found.nodes} >= {"a"}
+            mdns = other.unwrap(MdnsRegistry)
+            assert mdns is not None and mdns._station is not None
+            assert list(mdns._station.browser.catalog.records()) == []
+
+    run(main())
+
+
+def test_no_socket_is_left() -> None:
+    async def main() -> None:
+        process = psutil.Process()
+        before = process.num_fds()
+        for _ in range(3):
+            async with connect(URL) as registry:
+                await registry.register(service(unique()))
+                assert process.num_fds() > before
+        await wait_until(lambda: process.num_fds() <= before)
+
+    run(main())
+
+
+def test_a_close_ends_what_is_under_way() -> None:
+    async def main() -> None:
+        registry = connect(f"{URL}?settle=4s")
+        await registry.open()
+        call = asyncio.ensure_future(registry.get_service(unique()))
+        async with registry.watch(unique()) as events:
+            waiting = asyncio.ensure_future(anext(events))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            async with asyncio.timeout(2):
+                await registry.close()
+                for each in (call, waiting):
+                    with pytest.raises(RegistryClosed):
+                        await each
+
+    run(main())
+
+
+def test_two_event_loops_in_two_threads() -> None:
+    names = unique("left"), unique("right")
+    found: dict[str, tuple[Service, ...]] = {}
+    ready = threading.Barrier(2, timeout=10)
+
+    async def main(own: str, other: str) -> None:
+        async with connect(URL) as registry:
+            await registry.register(service(own))
+            await asyncio.to_thread(ready.wait)
+            found[other] = await registry.get_service(other)
+            await asyncio.to_thread(ready.wait)
+
+    threads = [threading.Thread(target=asyncio.run, args=(main(*pair),)) for pair in (names, names[::-1])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(15)
+    assert found == {name: (service(name),) for name in names}
