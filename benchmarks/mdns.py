@@ -1,3 +1,4 @@
+# pyright: standard
 """How long it takes over mDNS, between processes on loopback, until another one knows; python-zeroconf beside it.
 
 ``python benchmarks/mdns.py [--rounds 100] [--json FILE]`` prints a table and JSON, in milliseconds: from the call of
@@ -15,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -102,7 +103,7 @@ async def get_zeroconf(name: str) -> None:
 
 
 @asynccontextmanager
-async def listener(kind: str, name: str) -> AsyncIterator[asyncio.StreamReader]:
+async def listener(kind: str, name: str) -> AsyncGenerator[asyncio.StreamReader]:
     """A process that watches; its lines."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, __file__, "--role", f"listen_{kind}", "--name", name, stdout=subprocess.PIPE

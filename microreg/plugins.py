@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, metadata
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import pluggy
 
@@ -17,11 +17,56 @@ from microreg.errors import ConfigError
 from microreg.registry import Layer, Registry
 from microreg.url import RegistryURL
 
-__all__ = ["backend", "hooks", "installed", "layer", "load", "names", "tell", "wrap"]
+__all__ = [
+    "Plugin",
+    "backend",
+    "hooks",
+    "implemented",
+    "installed",
+    "inventory",
+    "layer",
+    "load",
+    "names",
+    "tell",
+    "wrap",
+]
 
 log = logging.getLogger("microreg.plugins")
 
 C = TypeVar("C", bound=Registry)
+
+_BROKEN = (Exception, SystemExit)
+"""What importing a plugin may end in; a script without a main guard ends in SystemExit."""
+
+
+class Plugin(NamedTuple):
+    """One entry point: its group and name, where it leads to, and the distribution that brought it."""
+
+    group: str
+    name: str
+    target: str
+    distribution: str
+    version: str
+
+
+def inventory(group: str) -> tuple[Plugin, ...]:
+    """Everything in a group, sorted, conflicting names too; nothing is imported."""
+    return tuple(sorted({_plugin(entry) for entry in entry_points(group=group)}))
+
+
+def implemented(plugin: Plugin) -> tuple[str, ...]:
+    """The names of the hooks that a plugin of the group ``microreg`` implements. Raises ConfigError where it broke."""
+    manager = _manager()
+    for entry in entry_points(group=plugin.group, name=plugin.name):
+        if _plugin(entry) == plugin:
+            try:
+                module = cast(object, entry.load())
+                manager.register(module)
+                manager.check_pending()
+            except _BROKEN as error:
+                raise _broken(entry, error) from error
+            return tuple(sorted(caller.name for caller in manager.get_hookcallers(module) or ()))
+    raise ConfigError(_missing(plugin.group, plugin.name))
 
 
 def installed(group: str) -> dict[str, EntryPoint]:
@@ -55,10 +100,8 @@ def load(group: str, name: str) -> object:
     entry = next(iter(candidates.values()))
     try:
         return cast(object, entry.load())
-    except Exception as error:
-        raise ConfigError(
-            f"the plugin for {name!r} ({_origin(entry)}, {entry.value}) is broken: {type(error).__name__}: {error}"
-        ) from error
+    except _BROKEN as error:
+        raise _broken(entry, error) from error
 
 
 def backend(scheme: str) -> type[Registry]:
@@ -74,8 +117,7 @@ def layer(name: str) -> type[Layer]:
 @cache
 def hooks() -> pluggy.PluginManager:
     """A plugin manager with every installed hook plugin; a broken one is one warning, never an error."""
-    manager = pluggy.PluginManager("microreg")
-    manager.add_hookspecs(hookspecs)
+    manager = _manager()
     for entry in entry_points(group="microreg"):
         name = f"{entry.name} ({_origin(entry)}, {entry.value})"
         if manager.has_plugin(name):
@@ -83,7 +125,7 @@ def hooks() -> pluggy.PluginManager:
         try:
             manager.register(entry.load(), name=name)
             manager.check_pending()
-        except Exception as error:
+        except _BROKEN as error:
             if manager.has_plugin(name):
                 manager.unregister(name=name)
             _warn(name, error)
@@ -129,7 +171,13 @@ def _call(plugin: object, hook: str, arguments: Mapping[str, object]) -> list[ob
     return cast(list[object], manager.subset_hook_caller(hook, others)(**arguments))
 
 
-def _warn(plugin: str | None, error: Exception) -> None:
+def _manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager("microreg")
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+def _warn(plugin: str | None, error: BaseException) -> None:
     described = f"{type(error).__name__}: {error}"
     log.warning("skipped a broken plugin", extra={"plugin": plugin, "error": described}, exc_info=error)
 
@@ -143,6 +191,17 @@ def _subclass(group: str, name: str, base: type[C]) -> type[C]:
 
 def _origin(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist is not None else "an unknown distribution"
+
+
+def _plugin(entry: EntryPoint) -> Plugin:
+    found = entry.dist.metadata if entry.dist is not None else None
+    version = found["Version"] if found is not None and "Version" in found else ""
+    return Plugin(entry.group, entry.name, entry.value, _origin(entry), version)
+
+
+def _broken(entry: EntryPoint, error: BaseException) -> ConfigError:
+    why = f"{type(error).__name__}: {error}"
+    return ConfigError(f"the plugin for {entry.name!r} ({_origin(entry)}, {entry.value}) is broken: {why}")
 
 
 def _missing(group: str, name: str) -> str:

@@ -229,13 +229,14 @@ class Checked(Layer):
         self._check()
         if name is not None:
             check_name(name)
-        inner = self.inner.watch(name).source
+        inner = self.inner.watch(name)
+        opened = inner.source
 
         def source() -> AsyncGenerator[Event, None]:
             self._check()
-            return inner()
+            return opened()
 
-        watch = Watch(source, name, translate=self._translate)
+        watch = Watch(source, name, translate=self._translate, rng=inner.rng)
         self._watches.add(watch)
         return watch
 

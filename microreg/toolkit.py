@@ -98,8 +98,7 @@ class Serial:
 
 
 def local_path(url: RegistryURL) -> Path:
-    """The file or directory that ``scheme:///absolute/path`` names. Raises ConfigError where the URL has a host or user,
-    or no path."""
+    """The file or directory that ``scheme:///absolute/path`` names. Raises ConfigError for any other form."""
     if url.location or url.user or url.password or not url.path:
         raise ConfigError(
             f"{url}: expected three slashes and an absolute path, for example {url.scheme}:///var/lib/services"

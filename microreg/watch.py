@@ -77,10 +77,10 @@ class Watch:
     ) -> None:
         self.source = source
         self.name = name
+        self.rng = rng or random.Random()
         self.state: Literal["live", "resyncing"] = "resyncing"
         self.error: RegistryError | None = None
         self._translate = translate
-        self._rng = rng or random.Random()
         self._task: asyncio.Task[None] | None = None
         self._fatal: RegistryError | None = None
         self._closed = False
@@ -214,7 +214,7 @@ class Watch:
             attempt = 0 if loop.time() - opened > _STABLE else attempt + 1
             log.info("watch lost its source", extra={"service": self.name or "*", "error": str(self.error)})
             ceiling = min(_BACKOFF_CAP, _BACKOFF_BASE * 2.0 ** min(attempt, 16))
-            await asyncio.sleep(max(_BACKOFF_FLOOR, self._rng.uniform(0, ceiling)))
+            await asyncio.sleep(max(_BACKOFF_FLOOR, self.rng.uniform(0, ceiling)))
 
     def _ending(self) -> bool:
         """Whether this task was told to end. A source may cancel itself, and may raise while it is closed."""

@@ -28,14 +28,14 @@ from microreg.testing import (
     verify,
 )
 from microreg.testing import virtual as virtual_time
-from microreg.testing.check import CAPABILITIES, FAULTS, check
+from microreg.testing.check import CAPABILITIES, FAULTS, SEAMS, check
 from microreg.testing.show import show
 from mutants import MUTANTS, FaultyMemory, harness_of
 from support import python, run
 
 BY_ID = {check.id: check for check in CHECKS}
-_REAL = {"general.wrong-loop"}
-"""Checks that need a thread, which virtual time does not wait for."""
+_REAL = {"general.wrong-loop", "register.expires-unattended"}
+"""Checks that need a thread or a process, which virtual time does not wait for."""
 
 
 def played(check: Check, harness: Harness) -> Result:
@@ -58,7 +58,7 @@ def test_each_sentence_is_one_line_that_ends() -> None:
 
 
 def test_checks_require_only_what_can_be_had() -> None:
-    assert {need for check in CHECKS for need in check.requires} <= CAPABILITIES | FAULTS
+    assert {need for check in CHECKS for need in check.requires} <= CAPABILITIES | FAULTS | SEAMS
     assert [check.id for check in CHECKS if check.requires & FAULTS and not check.alone] == []
 
 
@@ -152,7 +152,7 @@ def test_a_harness_offers_its_faults_and_the_registrys_capabilities() -> None:
         async def wipe(self) -> None:
             pass
 
-    assert Harness("memory://kit").faults.offered == {"down", "wipe"}
+    assert Harness("memory://kit").faults.offered == {"kill", "wipe"}
     assert Harness("memory://kit", faults=Wiper()).offers == {"wipe", *CAPABILITIES}
     assert Faults().offered == frozenset()
     assert harness_of(FaultyMemory).faults.offered == FAULTS

@@ -7,7 +7,7 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import pytest
@@ -27,7 +27,7 @@ from microreg.registry import Registry
 from microreg.watch import Watch
 from support import run, wait_until
 
-URL = "mdns://127.0.0.1"
+URL = "mdns://127.0.0.1?settle=100ms"
 GROUP = "224.0.0.251", PORT
 
 
@@ -40,7 +40,7 @@ def service(name: str, id: str = "a", port: int = 8080) -> Service:
 
 
 @contextmanager
-def neighbour() -> Iterator[socket.socket]:
+def neighbour() -> Generator[socket.socket]:
     """A socket on port 5353 of loopback, as any program may have one."""
     with _shared_socket(Link("lo", 0, "127.0.0.1")) as sock:
         yield sock

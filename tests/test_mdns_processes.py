@@ -6,7 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -55,7 +55,7 @@ def unique(name: str = "proc") -> str:
 
 
 @asynccontextmanager
-async def process(code: str, *args: object) -> AsyncIterator[asyncio.subprocess.Process]:
+async def process(code: str, *args: object) -> AsyncGenerator[asyncio.subprocess.Process]:
     running = await asyncio.create_subprocess_exec(
         sys.executable, "-W", "error", "-c", code, *map(str, args), stdout=subprocess.PIPE, env=clean_env()
     )
@@ -132,9 +132,9 @@ def test_a_frozen_listener_does_not_lose_who_is_there() -> None:
                 assert (await change(events)).action is Action.CREATE
                 import time
 
-                time.sleep(2.5)  # noqa: ASYNC251 - the whole process stands still
+                time.sleep(2.3)  # noqa: ASYNC251 - the whole process stands still
                 with pytest.raises(TimeoutError):
-                    await change(events, 1.0)
+                    await change(events, 0.6)
 
     run(main(), 40)
 

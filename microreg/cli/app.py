@@ -10,7 +10,8 @@ from typing import Annotated, cast
 import typer
 from typer.main import get_command
 
-from microreg.cli import get, list_, register, watch
+from microreg.cli import get, list_, plugins, register, verify, watch
+from microreg.cli import run as run_
 from microreg.cli.demo.command import demo
 from microreg.cli.errors import WarningLines, failed, prepare_streams
 from microreg.cli.loop import end_quietly
@@ -20,9 +21,10 @@ __all__ = ["build", "run"]
 log = logging.getLogger("microreg.cli")
 
 _EXIT_CODES = (
-    "Exit codes: 0 ok · 1 not found (get), or the demo did not go as it should · 2 wrong usage or config · "
+    "Exit codes: 0 ok · 1 not found (get), or not as it should be (demo, verify, plugins) · 2 wrong usage or config · "
     "3 registry unavailable or too slow · 4 permission denied · 70 a bug · 130 interrupted, 143 terminated, "
-    "141 nobody reads the output any more. register that left cleanly ends with 0, whatever asked it to stop."
+    "141 nobody reads the output any more. register that left cleanly ends with 0, whatever asked it to stop. "
+    "run ends with the exit code of its program, 126 or 127 where that cannot be started."
 )
 _ENVIRONMENT = (
     "Environment: MICROREG_REGISTRY, the registry where --registry is not given; MICROREG_ADVERTISE, the host "
@@ -45,9 +47,13 @@ def build() -> typer.Typer:
         ("get", get.get_service),
         ("watch", watch.watch),
         ("register", register.register),
+        ("run", run_.run),
+        ("verify", verify.verify),
+        ("plugins", plugins.plugins),
         ("demo", demo),
     ):
-        app.command(name, help=_help(function), epilog=_EXIT_CODES)(function)
+        settings = {"allow_interspersed_args": False} if name == "run" else None
+        app.command(name, help=_help(function), epilog=_EXIT_CODES, context_settings=settings)(function)
     return app
 
 
@@ -59,9 +65,12 @@ def _help(function: Callable[..., int]) -> str:
 
 def run(arguments: list[str]) -> int:
     """Run the command in ``arguments`` and return its exit code. Prints errors, and never a traceback."""
-    as_json = "--json" in arguments
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    as_json = "--json" in own and own[0] != "run"  # what follows belongs to another program
     prepare_streams()
     handler = WarningLines()
+    if own[:1] == ["plugins"]:
+        handler.addFilter(lambda record: record.name != "microreg.plugins")  # it is what this command prints
     root = logging.getLogger("microreg")
     root.addHandler(handler)
     try:

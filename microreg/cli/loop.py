@@ -8,11 +8,11 @@ import select
 import signal
 import stat
 import sys
-from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 
-__all__ = ["Stop", "end_quietly", "execute", "write"]
+__all__ = ["Stop", "end_quietly", "execute", "handling", "write"]
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _SIGPIPE = 13
@@ -43,17 +43,20 @@ class Stop:
             self._task.cancel()
 
 
-def execute(main: Callable[[Stop], Coroutine[object, object, int]]) -> int:
-    """Run ``main`` in a new event loop; its exit code, or 128 + signal where a signal ended it."""
+def execute(main: Callable[[Stop], Coroutine[object, object, int]], *, writes: bool = True) -> int:
+    """Run ``main`` in a new event loop; its exit code, or 128 + signal where a signal ended it.
+
+    A command that does not write to stdout itself says so, and goes on when nobody reads it.
+    """
     with asyncio.Runner() as runner:
-        return runner.run(_guarded(main))
+        return runner.run(_guarded(main, writes))
 
 
-async def _guarded(main: Callable[[Stop], Coroutine[object, object, int]]) -> int:
+async def _guarded(main: Callable[[Stop], Coroutine[object, object, int]], writes: bool) -> int:
     task = asyncio.current_task()
     assert task is not None
     stop = Stop(task)
-    with _signals(stop), _reader_gone(stop):
+    with handling(_SIGNALS, stop.ask), _reader_gone(stop) if writes else nullcontext():
         try:
             return await main(stop)
         except asyncio.CancelledError:
@@ -69,14 +72,17 @@ async def _guarded(main: Callable[[Stop], Coroutine[object, object, int]]) -> in
 
 
 @contextmanager
-def _signals(stop: Stop) -> Generator[None, None, None]:
+def handling(names: Iterable[str], call: Callable[[int], None]) -> Generator[None, None, None]:
+    """Have the loop call ``call`` with the number of each of these signals that comes.
+
+    A signal that the parent process ignores stays ignored: nohup and background jobs rely on it.
+    """
     loop = asyncio.get_running_loop()
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(stop.ask, number)
+        loop.call_soon_threadsafe(call, number)
 
-    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
-    # A signal that the parent process ignores stays ignored: nohup and background jobs rely on it.
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in numbers}
     before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
     for number in before:

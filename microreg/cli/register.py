@@ -162,8 +162,6 @@ def _line(announcement: Announcement, transition: Transition, *, as_json: bool) 
     if not as_json:
         state, rest = told(announcement, transition)
         return f"{time.strftime('%H:%M:%S')} {state:<11} {rest}"
-    record, node, error = announcement.service, announcement.node, transition.error
+    record, error = announcement.service, transition.error
     problem = None if error is None else {"code": error.code, "message": redacted(str(error))}
-    return json_line(
-        event="state", state=str(transition.state), service=record, node=node_json(record), error=problem
-    )
+    return json_line(event="state", state=str(transition.state), service=record, node=node_json(record), error=problem)

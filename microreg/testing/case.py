@@ -17,6 +17,7 @@ from microreg.testing.check import Check, ConformanceError
 from microreg.testing.faults import Faults
 from microreg.testing.harness import Harness
 from microreg.testing.listener import Listener
+from microreg.testing.process import ClientProcess
 from microreg.testing.show import printable, show
 
 __all__ = ["Case", "Client"]
@@ -74,6 +75,12 @@ class Case:
         await client.open()
         self._stack.push_async_callback(client.leave)
         return client
+
+    async def process(self, service: Service, ttl: float) -> ClientProcess:
+        """A process that has registered this service once, and holds still until it is killed."""
+        process = ClientProcess(self.harness.command or (), self.harness.url, service, ttl)
+        self.log(f"a process registers {show(service)} for {ttl:g} s")
+        return await self._stack.enter_async_context(process)
 
     async def watch(self, client: Registry, name: str | None = None) -> Listener:
         """An open watch whose Snapshot has been read."""

@@ -11,13 +11,15 @@ from microreg.testing.sentences import SENTENCES
 if TYPE_CHECKING:
     from microreg.testing.case import Case
 
-__all__ = ["CAPABILITIES", "FAULTS", "Check", "ConformanceError", "check"]
+__all__ = ["CAPABILITIES", "FAULTS", "SEAMS", "Check", "ConformanceError", "check"]
 
 CAPABILITIES = frozenset({"reasons", "complete_list", "authoritative", "push", "fenced"})
 """What a registry may say of itself in ``capabilities``; each widens what is asked of it."""
 
-FAULTS = frozenset({"down", "wipe", "freeze", "black_hole", "slow"})
+FAULTS = frozenset({"kill", "wipe", "freeze", "black_hole", "slow", "skew", "write_raw"})
 """What :class:`microreg.testing.Faults` may be able to do to a store."""
+SEAMS = frozenset({"process"})
+"""What a :class:`microreg.testing.Harness` may have besides: clients in processes of their own."""
 
 
 class ConformanceError(AssertionError):
@@ -28,7 +30,7 @@ class ConformanceError(AssertionError):
 class Check:
     """One sentence of the contract and the coroutine function that proves it.
 
-    ``requires`` are the capabilities and faults without which it is skipped. ``alone`` checks are run while
+    ``requires`` are the capabilities, faults and seams without which it is skipped. ``alone`` checks are run while
     no other is running, because they count tasks or disturb the store.
     """
 
@@ -49,9 +51,10 @@ def check(
     room: list[Check], id: str, *, requires: tuple[str, ...] = (), alone: bool = False
 ) -> Callable[[_Function], _Function]:
     """Add the decorated function to a room as the check of this sentence. One that needs a fault runs alone."""
-    unknown = frozenset(requires) - CAPABILITIES - FAULTS
+    known = CAPABILITIES | FAULTS | SEAMS
+    unknown = frozenset(requires) - known
     if unknown:
-        raise ValueError(f"check {id}: requires {sorted(unknown)}; expected {sorted(CAPABILITIES | FAULTS)}")
+        raise ValueError(f"check {id}: requires {sorted(unknown)}; expected {sorted(known)}")
 
     def add(function: _Function) -> _Function:
         needed = frozenset(requires)

@@ -1,9 +1,12 @@
-"""What can be done to a store, so that it can be seen what its users suffer. A backend's tests supply it."""
+"""What can be done to a store, so that it can be seen what its users suffer. A backend's tests supply it.
+
+:class:`Faults` is the whole interface: override what you can do to your store.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 from microreg.backends.memory import MemoryRegistry, MemoryStore
 from microreg.errors import ConfigError
@@ -16,17 +19,38 @@ __all__ = ["Faults", "MemoryFaults"]
 class Faults:
     """Override what you can do to your store; checks that need another fault are skipped, visibly.
 
-    A fault that lasts is a context manager: the store is as before when it is left, whatever happened inside.
-    Faults are used from the event loop of the check, and only one check runs meanwhile.
+    ====================== ================================================================================
+    ``kill`` ``restart``   both, or neither; they offer ``wipe`` too
+    ``freeze`` ``thaw``    both, or neither
+    ``wipe``               only where the store can forget without ``kill`` and ``restart(wipe=True)``
+    ``black_hole`` ``slow`` ``skew``  async context managers: all is well again when they are left
+    ``write_raw``          where the store keeps bytes that other programs may write
+    ====================== ================================================================================
+
+    A method returns when the fault has taken effect. Whatever happens in a check, what was killed is restarted
+    and what was frozen thaws. Only one check runs meanwhile, and it uses one fault at a time.
     """
 
-    def down(self) -> AbstractAsyncContextManager[None]:
-        """The store is killed (kill -9), and back at the end with what it keeps over a restart."""
+    async def kill(self) -> None:
+        """The store dies at once (kill -9): it refuses connections, and those that are open break."""
         raise NotImplementedError
 
-    def freeze(self) -> AbstractAsyncContextManager[None]:
-        """The store stands still (SIGSTOP … SIGCONT): connections stay open, nothing answers."""
+    async def restart(self, *, wipe: bool = False) -> None:
+        """The store is back after ``kill``: with what it keeps over a restart, or without any of its data."""
         raise NotImplementedError
+
+    async def freeze(self) -> None:
+        """The store stands still (SIGSTOP): connections stay open, nothing answers."""
+        raise NotImplementedError
+
+    async def thaw(self) -> None:
+        """The store goes on after ``freeze`` (SIGCONT), also with the calls that were made meanwhile."""
+        raise NotImplementedError
+
+    async def wipe(self) -> None:
+        """The store forgets everything, as a server that is killed and started again without its data."""
+        await self.kill()
+        await self.restart(wipe=True)
 
     def black_hole(self) -> AbstractAsyncContextManager[None]:
         """Packets to and from the store vanish, without a reset of any connection."""
@@ -36,14 +60,47 @@ class Faults:
         """Every call reaches the store this many seconds late and is applied then, heard by its caller or not."""
         raise NotImplementedError
 
-    async def wipe(self) -> None:
-        """The store forgets everything, as a server that is killed and started again without its data."""
+    def skew(self, seconds: float) -> AbstractAsyncContextManager[None]:
+        """The wall clock of clients that are opened and used meanwhile is wrong by this many seconds."""
         raise NotImplementedError
+
+    async def write_raw(self, name: str, id: str, data: bytes | None) -> None:
+        """Another program writes these bytes where the record of this node would be; None takes them away."""
+        raise NotImplementedError
+
+    # -- for the checks ----------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def down(self) -> AsyncGenerator[None]:
+        """The store is dead, and back at the end."""
+        try:
+            await self.kill()
+            yield
+        finally:
+            await self.restart()
+
+    @asynccontextmanager
+    async def frozen(self) -> AsyncGenerator[None]:
+        """The store stands still, and goes on at the end."""
+        try:
+            await self.freeze()
+            yield
+        finally:
+            await self.thaw()
 
     @property
     def offered(self) -> frozenset[str]:
         """The faults that this class overrides."""
-        return frozenset(name for name in FAULTS if getattr(type(self), name) is not getattr(Faults, name))
+        found = {name for name in FAULTS if self._overrides(name)}
+        for name, other in (("kill", "restart"), ("freeze", "thaw")):
+            if not self._overrides(other):
+                found.discard(name)
+        if "kill" in found:
+            found.add("wipe")
+        return frozenset(found)
+
+    def _overrides(self, name: str) -> bool:
+        return getattr(type(self), name) is not getattr(Faults, name)
 
 
 class MemoryFaults(Faults):
@@ -51,16 +108,20 @@ class MemoryFaults(Faults):
 
     def __init__(self, client: Callable[[], Registry]) -> None:
         self._client = client
+        self._dead = AsyncExitStack()
 
-    @asynccontextmanager
-    async def down(self) -> AsyncGenerator[None]:
+    async def kill(self) -> None:
         """The store refuses every call and drops every watch; expiry goes on."""
+        store = await self._dead.enter_async_context(self._store())
+        store.down = True
+
+    async def restart(self, *, wipe: bool = False) -> None:
+        """The store answers again, with what has not expired."""
         async with self._store() as store:
-            store.down = True
-            try:
-                yield
-            finally:
-                store.down = False
+            if wipe:
+                store.wipe()
+            store.down = False
+        await self._dead.aclose()
 
     async def wipe(self) -> None:
         """The store forgets every record."""

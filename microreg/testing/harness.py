@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from microreg.backends.memory import MemoryRegistry
 from microreg.connect import connect
 from microreg.errors import ConfigError
 from microreg.registry import Checked, Registry
+from microreg.testing.check import SEAMS
 from microreg.testing.faults import Faults, MemoryFaults
+from microreg.testing.process import COMMAND
 from microreg.url import RegistryURL
 
 __all__ = ["Harness"]
@@ -29,8 +31,9 @@ class Harness:
     - ``deadline``: that one check may take in all.
 
     ``faults`` says what can be done to the store (``memory://`` brings its own), ``seed`` makes random choices
-    repeatable, ``concurrency`` is how many checks may run at once. The kit uses names of its own, never
-    touches those of others, and withdraws what it registered.
+    repeatable, ``concurrency`` is how many checks may run at once. ``command`` starts a client in a process of its
+    own, as :mod:`microreg.testing.client` describes it, which is what a config string brings. The kit uses names
+    of its own, never touches those of others, and withdraws what it registered.
     """
 
     def __init__(
@@ -46,13 +49,14 @@ class Harness:
         deadline: float = 60.0,
         concurrency: int = 8,
         seed: int | None = None,
+        command: Sequence[str] | None = None,
     ) -> None:
         if (url is None) == (factory is None):
             raise ConfigError(
                 "a Harness needs either a config string or a factory, for example Harness('memory://kit')"
             )
         self._factory = factory
-        self._url = None if url is None else _shared(url)
+        self.url = "" if url is None else _shared(url)
         self.ttl = ttl
         self.grace = grace
         self.patience = patience
@@ -64,17 +68,18 @@ class Harness:
         self.title = str(first.url)
         self.capabilities = first.capabilities
         in_memory = first.unwrap(MemoryRegistry) is not None
+        self.command = COMMAND if command is None and self.url and not in_memory else command
         self.faults = faults or (MemoryFaults(self.connect) if in_memory else Faults())
 
     def connect(self) -> Registry:
         """One more client, not open yet."""
-        registry = connect(self._url) if self._factory is None else self._factory()
+        registry = connect(self.url) if self._factory is None else self._factory()
         return registry if registry.unwrap(Checked) is not None else Checked(registry)
 
     @property
     def offers(self) -> frozenset[str]:
-        """The capabilities of the registry and the faults of the harness."""
-        return self.capabilities | self.faults.offered
+        """The capabilities of the registry, and the faults and seams of the harness."""
+        return self.capabilities | self.faults.offered | (frozenset() if self.command is None else SEAMS)
 
     def __repr__(self) -> str:
         return f"Harness({self.title!r})"

@@ -117,12 +117,12 @@ class NeverProbes(FaultyMemory):
     """A watch that trusts its connection."""
 
     async def probe(self) -> None:
-        await asyncio.sleep(0)
+        await asyncio.sleep(1)
 
 
 @dies_by("deregister.fenced")
 class NoFence(FaultyMemory):
     """A late write is applied, whatever happened since."""
 
-    def fenced(self, generation: int) -> bool:
+    def fenced(self, key: tuple[str, str], number: int) -> bool:
         return False

@@ -178,13 +178,13 @@ class _Stubborn(Watch):
         """Leaves its consumer waiting."""
 
 
-@dies_by("watch.closes", "watch.leaves-no-task")
+@dies_by("watch.closes", "watch.leaves-nothing")
 class ClosesNothing(Checked):
     def watch(self, name: str | None = None) -> Watch:
         return _Stubborn(super().watch(name).source, name)
 
 
-@dies_by("watch.leaves-no-task", "general.leaves-no-task")
+@dies_by("watch.leaves-nothing", "general.leaves-nothing")
 class ForgetsItsHelpers(Source):
     _helpers: set[asyncio.Task[None]] = set()
 

@@ -1,8 +1,7 @@
-"""``dir:///var/lib/services``: a registry in a directory, a JSON file for each node."""
+"""``dir:///var/lib/services``: a registry in a directory, with a JSON file for each node."""
 
 import os
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import filter as matching
@@ -24,7 +23,7 @@ class DirOptions(Options):
 
 
 class DirRegistry(Registry):
-    """A file's modification time is the moment at which its node expires. The directory must exist."""
+    """The directory must exist. A file's modification time is the moment at which its node expires."""
 
     Options = DirOptions
     capabilities = frozenset({"complete_list", "authoritative", "fenced"})
@@ -32,54 +31,50 @@ class DirRegistry(Registry):
     def __init__(self, url: RegistryURL, options: DirOptions) -> None:
         super().__init__(url, options)
         self._folder, self._interval = local_path(url), options.interval
-        self._serial, self._warned = Serial(), set[str]()
+        self._in_turn, self._warned = Serial(), set[str]()
 
     async def register(self, service: Service, *, ttl: float = 15.0) -> None:
-        await self._serial(self._write, self._path(service), encode(service), time.time() + ttl)
+        await self._in_turn(self._write, self._folder / file_name(service), encode(service), ttl)
 
     async def deregister(self, service: Service) -> None:
-        await self._serial(self._remove, self._path(service))
+        await self._in_turn(self._folder.stat)  # a missing directory is an error, a missing file is none
+        await self._in_turn(self._folder.joinpath(file_name(service)).unlink, missing_ok=True)
 
     async def get_service(self, name: str) -> tuple[Service, ...]:
-        return merge(await self._serial(self._read, name))
+        return merge(await self._in_turn(self._read, _stem(name)))
 
     async def list_services(self) -> tuple[str, ...]:
-        return tuple(service.name for service in merge(await self._serial(self._read, None)))
+        return tuple(service.name for service in merge(await self._in_turn(self._read, "*")))
 
     def watch(self, name: str | None = None) -> Watch:
-        return Watch(lambda: poll(lambda: self._serial(self._read, name), self._interval))
+        stem = "*" if name is None else _stem(name)
+        return Watch(lambda: poll(lambda: self._in_turn(self._read, stem), self._interval))
 
-    def _path(self, service: Service) -> Path:
-        digest = sha256(f"{service.name}\n{service.nodes[0].id}".encode()).hexdigest()
-        return self._folder / f"{_stem(service.name)}@{digest[:32]}.node.json"
-
-    def _write(self, path: Path, record: bytes, until: float) -> None:
+    def _write(self, path: Path, record: bytes, ttl: float) -> None:
         draft = path.with_name(f"{path.name}.{os.urandom(6).hex()}")
         try:
             draft.write_bytes(record)
-            os.utime(draft, (until, until))
+            os.utime(draft, (0, draft.stat().st_mtime + ttl))  # by the file system's clock, which all share
             draft.replace(path)  # at once: nobody ever reads half a record
         finally:
             draft.unlink(missing_ok=True)
 
-    def _remove(self, path: Path) -> None:
-        self._folder.stat()  # a directory that is away is an error, a file that is away is none
-        path.unlink(missing_ok=True)
-
-    def _read(self, name: str | None) -> list[Service]:
-        return decode_all(self._files("*" if name is None else _stem(name)), self._warned)
-
-    def _files(self, stem: str) -> Iterator[tuple[str, bytes]]:
-        now = time.time()
+    def _read(self, stem: str) -> list[Service]:
+        now, found = time.time(), dict[str, bytes]()
         for path in map(self._folder.joinpath, matching(os.listdir(self._folder), f"{stem}@*.node.json*")):
-            with suppress(FileNotFoundError, PermissionError):  # withdrawn meanwhile, or not ours to read
-                until = path.stat().st_mtime
-                if until > now and path.suffix == ".json":
-                    yield path.name, path.read_bytes()
-                elif until < now - 3600:
+            with suppress(FileNotFoundError, IsADirectoryError, PermissionError):  # gone meanwhile, or not ours
+                if (until := path.stat().st_mtime) > now and path.suffix == ".json":
+                    found[path.name] = path.read_bytes()
+                elif until < now - 3600 and os.access(self._folder, os.W_OK):
                     path.unlink()
+        return decode_all(found.items(), self._warned)
+
+
+def file_name(service: Service) -> str:
+    """Safe and short, whatever the names are, and unique also where the file system folds case."""
+    digest = sha256(f"{service.name}\n{service.nodes[0].id}".encode()).hexdigest()
+    return f"{_stem(service.name)}@{digest[:32]}.node.json"
 
 
 def _stem(name: str) -> str:
-    """Short and safe, whatever the name: the digest makes a file unique, also where the system folds case."""
     return quote(name, safe="")[:63]

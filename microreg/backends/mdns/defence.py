@@ -36,6 +36,7 @@ class Defence:
         self._warnings = Warnings(log)
         self._timers: dict[Own, asyncio.TimerHandle] = {}
         self._asked: dict[Own, bool] = {}
+        self._renewed: set[Own] = set()
 
     def close(self) -> None:
         """Stop all timers."""
@@ -60,6 +61,8 @@ class Defence:
     def renewed(self, own: Own) -> None:
         """A node that gave way is registered again: it comes back if the other is gone."""
         if own.yielded:
+            if own in self._timers:
+                self._renewed.add(own)
             self._contest(own, own.rival)
 
     def _contradicted(self, own: Own, record: Text, answer: bool) -> None:
@@ -101,10 +104,14 @@ class Defence:
     def _decide(self, own: Own) -> None:
         del self._timers[own]
         answered = self._asked.pop(own)
+        renewed = own in self._renewed
+        self._renewed.discard(own)
         if self._responder.get(own.key) is not own:
             return
         if answered:
             own.yielded = True
             self._ask([Question(own.label, TXT)])
+            if renewed:
+                self._contest(own, own.rival)
         else:
             self._responder.put_again(own)

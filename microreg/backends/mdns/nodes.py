@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from microreg.backends.mdns.lookup import Desk, Warnings
 from microreg.backends.mdns.names import subtype
 from microreg.backends.mdns.records import Text, decode, name_in, seal
-from microreg.backends.mdns.wire import PTR, SRV, TXT, A, Message, Question, Record, dotted
+from microreg.backends.mdns.wire import IPV4, PTR, SRV, TXT, Message, Question, Record, dotted
 from microreg.catalog import Catalog
 from microreg.errors import InvalidService
 from microreg.events import Reason
 from microreg.net import join_address
 from microreg.toolkit import Deadlines
 
-__all__ = ["MAX_PER_NAME", "Key", "Nodes"]
+__all__ = ["MAX_NODES", "MAX_PER_NAME", "MAX_TTL", "Key", "Nodes"]
 
 log = logging.getLogger("microreg.mdns")
 
@@ -28,6 +28,7 @@ Key = tuple[str, str]
 MAX_PER_NAME = 4096
 """Nodes of one name that are remembered: a bound for memory under a flood, far above any real service."""
 MAX_NODES = 16_384
+"""Nodes of all names that are remembered."""
 MAX_TTL = 300
 """Seconds that a foreign record is believed at most before it is asked for again."""
 
@@ -292,7 +293,7 @@ def _address(message: Message, instance: bytes) -> str:
         if record.kind == SRV and record.name == instance and len(record.data) == 6:
             host = dotted(record.target)
             for other in message.records:
-                if other.kind == A and other.name == record.target and len(other.data) == 4:
+                if other.kind == IPV4 and other.name == record.target and len(other.data) == 4:
                     host = ".".join(map(str, other.data))
             try:
                 return join_address(host, int.from_bytes(record.data[4:6], "big"))

@@ -10,7 +10,7 @@ from enum import IntFlag
 from microreg.backends.mdns import records
 from microreg.backends.mdns.interfaces import Link
 from microreg.backends.mdns.names import SERVICE_TYPE, host, instance, subtype
-from microreg.backends.mdns.wire import AAAA, PTR, RESPONSE, SRV, TXT, A, Question, Record, encode
+from microreg.backends.mdns.wire import IPV4, IPV6, PTR, RESPONSE, SRV, TXT, Question, Record, encode
 from microreg.model import Service
 
 __all__ = ["Own", "Parts", "Want", "packets"]
@@ -86,7 +86,7 @@ def _hosts(name: str, target: bytes, ttl: int) -> tuple[Record, ...]:
         packed = ipaddress.ip_address(name.partition("%")[0]).packed
     except ValueError:
         return ()
-    return (Record(target, A if len(packed) == 4 else AAAA, ttl, packed, b"", True),)
+    return (Record(target, IPV4 if len(packed) == 4 else IPV6, ttl, packed, b"", True),)
 
 
 def packets(parts: Iterable[Parts], questions: Sequence[Question] = (), id: int | None = None) -> Iterator[bytes]:

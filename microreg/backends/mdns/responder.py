@@ -13,7 +13,7 @@ from microreg.backends.mdns.names import BROWSE, SERVICE_TYPE
 from microreg.backends.mdns.nodes import Key
 from microreg.backends.mdns.own import Own, Parts, Want, packets
 from microreg.backends.mdns.transport import PORT, Address, Transport
-from microreg.backends.mdns.wire import AAAA, ANY, PTR, SRV, TXT, A, Message, Question, Record
+from microreg.backends.mdns.wire import ANY, IPV4, IPV6, PTR, SRV, TXT, Message, Question, Record
 from microreg.events import Reason
 from microreg.model import Service
 from microreg.toolkit import Deadlines
@@ -266,7 +266,7 @@ class Responder:
     def _extra(self, questions: Sequence[Question]) -> Iterator[Record]:
         """What is asked beside nodes: the addresses of their hosts, and the types there are."""
         for question in questions:
-            if question.kind in (A, AAAA, ANY):
+            if question.kind in (IPV4, IPV6, ANY):
                 owns = (own for own in self._table.values() if own.target == question.name)
                 hosts = dict.fromkeys(record for own in owns for record in own.hosts)
                 yield from (record for record in hosts if question.kind in (record.kind, ANY))

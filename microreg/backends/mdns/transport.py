@@ -19,7 +19,7 @@ from microreg.backends.mdns.interfaces import Link
 from microreg.backends.mdns.wire import MAX_PACKET
 from microreg.errors import RegistryUnavailable
 
-__all__ = ["PORT", "Address", "Transport"]
+__all__ = ["PORT", "Address", "Receiver", "Transport"]
 
 log = logging.getLogger("microreg.mdns")
 
@@ -35,6 +35,7 @@ _IPV6_MULTICAST_ALL = 29
 Address = tuple[str, int]
 """Where a packet came from: host and port, IPv6 with its zone."""
 Receiver = Callable[[Link, bytes, Address], None]
+"""What gets every packet, with the link it came in on and who sent it."""
 
 
 class _Outgoing(NamedTuple):

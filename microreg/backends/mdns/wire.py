@@ -12,14 +12,14 @@ from functools import cached_property
 from typing import NamedTuple
 
 __all__ = [
-    "AAAA",
     "ANY",
+    "IPV4",
+    "IPV6",
     "MAX_PACKET",
     "PTR",
     "RESPONSE",
     "SRV",
     "TXT",
-    "A",
     "Malformed",
     "Message",
     "Question",
@@ -31,7 +31,8 @@ __all__ = [
     "parse",
 ]
 
-A, PTR, TXT, AAAA, SRV, ANY = 1, 12, 16, 28, 33, 255
+IPV4, PTR, TXT, IPV6, SRV, ANY = 1, 12, 16, 28, 33, 255
+"""Record types; those of IPv4 and IPv6 addresses are called A and AAAA (RFC 1035, RFC 3596)."""
 RESPONSE = 0x8400
 """Flags of every answer: response, authoritative (RFC 6762 section 18)."""
 MAX_PACKET = 9000
@@ -185,7 +186,7 @@ class _Rest:
         if cls & ~_TOP_BIT != _IN:
             return None
         unique = bool(cls & _TOP_BIT)
-        if kind in (A, AAAA, TXT):
+        if kind in (IPV4, IPV6, TXT):
             return Record(wire, kind, ttl, self.data[start:end], b"", unique)
         if kind not in (PTR, SRV):
             return None

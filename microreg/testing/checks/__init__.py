@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from microreg.testing.check import Check
+from microreg.testing.checks.clocks import CHECKS as CLOCKS
 from microreg.testing.checks.deregistering import CHECKS as DEREGISTERING
+from microreg.testing.checks.foreign import CHECKS as FOREIGN
+from microreg.testing.checks.late import CHECKS as LATE
 from microreg.testing.checks.lifecycle import CHECKS as LIFECYCLE
+from microreg.testing.checks.limits import CHECKS as LIMITS
 from microreg.testing.checks.liveness import CHECKS as LIVENESS
 from microreg.testing.checks.lookup import CHECKS as LOOKUP
 from microreg.testing.checks.outages import CHECKS as OUTAGES
@@ -16,7 +20,10 @@ from microreg.testing.sentences import SENTENCES
 
 __all__ = ["CHECKS"]
 
-_ROOMS = (REGISTERING, LIVENESS, REFUSALS, DEREGISTERING, LOOKUP, WATCHING, WATCHES, LIFECYCLE, OUTAGES)
+_ROOMS = (
+    *(REGISTERING, CLOCKS, LIVENESS, REFUSALS, DEREGISTERING, LOOKUP, FOREIGN),
+    *(WATCHING, WATCHES, LIMITS, LIFECYCLE, OUTAGES, LATE),
+)
 _ORDER = {id: number for number, id in enumerate(SENTENCES)}
 
 CHECKS: tuple[Check, ...] = tuple(

@@ -15,6 +15,8 @@ __all__ = ["CHECKS"]
 
 CHECKS: list[Check] = []
 
+_WAIT = 0.09
+"""Seconds. Who waits for the sake of waiting waits for a tenth."""
 _SUFFIXES = ("-Foo", "-Foo-bar", "-Foo.bar", "-Foo_bar", "-Foobar", "-foo", "-FOO", "-F", "-Foo.bar-bar")
 
 
@@ -82,6 +84,35 @@ async def _not_found(case: Case) -> None:
         said = error.authoritative
         case.expect(said is authoritative, f"authoritative={authoritative}", repr(said))
         case.expect(error.name == name, f"an error that names {name}", error.name)
+
+
+@check(CHECKS, "get.complete")
+async def _complete(case: Case) -> None:
+    writers = [await case.client() for _ in range(3)]
+    name = case.name()
+    for number in range(9):
+        await writers[number % 3].register(case.service(name, f"n{number}", port=8000 + number))
+    whole = case.service(name, *(f"n{number}" for number in range(9)))
+    await case.shows(writers[0], name, whole)
+    await case.settle()
+    for askers in (1, 8):
+        fresh = await case.client()
+        for answer in await asyncio.gather(*(case.found(fresh, name) for _ in range(askers))):
+            case.expect(answer == (whole,), f"all 9 nodes for each of {askers} that ask a new client", answer)
+
+
+@check(CHECKS, "get.prompt", requires=("authoritative",))
+async def _prompt(case: Case) -> None:
+    client, known, unknown = await case.client(), case.service(case.name(), "a"), case.name()
+    await client.register(known)
+    await case.shows(client, known.name, known)
+    for name in (known.name, unknown):
+        took: list[float] = []
+        for _ in range(9):
+            began = case.time()
+            await case.found(client, name)
+            took.append(case.time() - began)
+        case.expect(min(took) < _WAIT, f"an answer of 9 within {_WAIT:g} s", f"the quickest took {min(took):.3f} s")
 
 
 @check(CHECKS, "list.sorted")

@@ -117,6 +117,22 @@ async def _identity(case: Case) -> None:
     await case.shows(reader, two.name, two)
 
 
+@check(CHECKS, "register.no-collision")
+async def _no_collision(case: Case) -> None:
+    writer, reader = await case.client(), await case.client()
+    names = "-x", "-xy", "-x.y", "-x_y", "-x-y", "-x--y"
+    ids = "yz", "z", "y.z", "y_z", "y-z", "1", "y1"
+    listener = await case.watch(reader)
+    services = [case.service(case.name(name), *ids, port=8000 + 10 * number) for number, name in enumerate(names)]
+    for service in services:
+        await writer.register(service)
+    await listener.holds(*services)
+    for service in services:
+        await case.shows(reader, service.name, service)
+    await writer.deregister(services[0])
+    await listener.holds(*services[1:])
+
+
 @check(CHECKS, "register.moves-version")
 async def _moves_version(case: Case) -> None:
     writer, reader = await case.client(), await case.client()

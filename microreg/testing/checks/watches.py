@@ -63,48 +63,6 @@ async def _ends(case: Case, task: asyncio.Task[list[Event]], expected: str) -> N
         case.fail(expected, f"it raised {task.exception()!r}")
 
 
-@check(CHECKS, "watch.leaves-no-task", alone=True)
-async def _leaves_no_task(case: Case) -> None:
-    writer, reader, name = await case.client(), await case.client(), case.name()
-    service = case.service(name, "a")
-    await writer.register(service)
-    await case.shows(reader, name, service)
-    async with case.listener(reader, name) as warm:
-        await warm.start()
-    await case.settle()
-    before = len(asyncio.all_tasks())
-    for number in range(20):
-        async with reader.watch(None if number % 3 == 0 else name) as events:
-            if number % 2:
-                async with asyncio.timeout(case.harness.patience):
-                    await anext(events)
-    async with asyncio.TaskGroup() as group:
-        for _ in range(20):
-            group.create_task(_open_and_cancel(case, name, reader.watch(name)))
-    await _back_to(case, before)
-
-
-async def _open_and_cancel(case: Case, name: str, watch: Watch) -> None:
-    """A consumer that is cancelled at a random moment."""
-
-    async def consume() -> None:
-        async with watch as events:
-            async for _ in events:
-                pass
-
-    task = asyncio.create_task(consume())
-    await asyncio.sleep(case.rng.uniform(0, 0.02))
-    task.cancel()
-    await asyncio.wait([task])
-
-
-async def _back_to(case: Case, before: int) -> None:
-    async def tasks() -> set[asyncio.Task[object]]:
-        return asyncio.all_tasks()
-
-    await case.until(tasks, lambda now: len(now) <= before, f"{before} tasks, as before the watches")
-
-
 @check(CHECKS, "watch.ends-with-registry")
 async def _ends_with_registry(case: Case) -> None:
     writer, name = await case.client(), case.name()

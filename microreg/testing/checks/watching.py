@@ -14,6 +14,7 @@ from microreg.testing.check import Check, check
 __all__ = ["CHECKS"]
 
 CHECKS: list[Check] = []
+_PUSHED = 0.2
 
 
 @check(CHECKS, "watch.snapshot-first")
@@ -138,6 +139,22 @@ async def _reasons(case: Case) -> None:
     case.expect(change.reason is Reason.DEREGISTERED, "the reason deregistered", change)
     change = await listener.expect(Action.DELETE, dies, within=case.harness.ttl + case.harness.grace)
     case.expect(change.reason is Reason.EXPIRED, "the reason expired", change)
+
+
+@check(CHECKS, "watch.pushes", requires=("push",))
+async def _pushes(case: Case) -> None:
+    writer, reader, name = await case.client(), await case.client(), case.name()
+    listener = await case.watch(reader, name)
+    took: list[float] = []
+    for number in range(9):
+        await case.sleep_until(case.time() + case.rng.uniform(0.0, 0.1))
+        record = case.service(name, f"n{number}", port=8000 + number)
+        await writer.register(record)
+        began = case.time()
+        await listener.expect(Action.CREATE, record)
+        took.append(case.time() - began)
+    median = sorted(took)[len(took) // 2]
+    case.expect(median < _PUSHED, f"most changes heard within {_PUSHED:g} s of their register", f"{median:.3f} s")
 
 
 @check(CHECKS, "watch.coalesces")

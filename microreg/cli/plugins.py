@@ -1,0 +1,199 @@
+"""``microreg plugins [NAME]``: what is installed, from where, what is broken and why, and every option."""
+
+from __future__ import annotations
+
+import json as json_
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from microreg import plugins as installed
+from microreg.cli.common import JsonOption, is_terminal, print_lines, print_table, table
+from microreg.cli.errors import FAILED, OK, redacted
+from microreg.cli.text import join, safe
+from microreg.errors import ConfigError
+from microreg.options import OptionInfo, describe_options
+from microreg.plugins import Plugin
+from microreg.registry import Registry
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["plugins"]
+
+_KINDS = {
+    "microreg.backends": "backend",
+    "microreg.layers": "layer",
+    "microreg.strategies": "strategy",
+    "microreg": "hook",
+}
+_SHOWN = {"backend": "{}://", "layer": "{}+"}
+
+_Name = Annotated[
+    str | None,
+    typer.Argument(metavar="NAME", help="Only what has this name, such as mdns or cache+.", show_default=False),
+]
+
+
+def plugins(name: _Name = None, json: JsonOption = False) -> int:
+    """Show the backends, layers, strategies and hooks that are installed, where they come from, and their options.
+
+    Each is imported to see whether it works; exit code 1 where one is broken, or two have the same name. In a
+    pipe, separated by tabs: kind, name, distribution, version, target, and ok or what is wrong; then, after the
+    word option: name of the plugin, option, type, default, secret or -, meaning.
+    """
+    found = [_examined(plugin) for plugin in _wanted(name)]
+    if json:
+        print(json_.dumps({"plugins": [each.to_dict() for each in found]}, indent=2, ensure_ascii=False))
+    elif is_terminal():
+        _show(found, details=name is not None)
+    else:
+        print_lines(line for each in found for line in each.lines())
+    return FAILED if any(each.problem for each in found) else OK
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """One plugin and what became of importing it; ``problem`` is empty where it works."""
+
+    plugin: Plugin
+    problem: str = ""
+    summary: str = ""
+    capabilities: tuple[str, ...] = ()
+    hooks: tuple[str, ...] = ()
+    options: tuple[OptionInfo, ...] = field(default=())
+
+    @property
+    def kind(self) -> str:
+        return _KINDS[self.plugin.group]
+
+    @property
+    def name(self) -> str:
+        """As it stands in a config string."""
+        return safe(_SHOWN.get(self.kind, "{}").format(self.plugin.name))
+
+    def options_as_written(self) -> list[tuple[str, OptionInfo]]:
+        """Each option with its name in the config string."""
+        prefix = f"{self.plugin.name}." if self.kind == "layer" else ""
+        return [(prefix + info.name, info) for info in self.options]
+
+    def lines(self) -> Iterable[tuple[str, ...]]:
+        plugin = self.plugin
+        cells = plugin.distribution, plugin.version, plugin.target, self.problem or "ok"
+        yield (self.kind, self.name, *map(safe, cells))
+        for key, info in self.options_as_written():
+            secret = "secret" if info.secret else ""
+            yield ("option", self.name, *map(safe, (key, info.type, info.default, secret, info.help)))
+
+    def to_dict(self) -> dict[str, object]:
+        plugin = self.plugin
+        return {
+            "kind": self.kind,
+            "name": plugin.name,
+            "distribution": plugin.distribution,
+            "version": plugin.version,
+            "target": plugin.target,
+            "ok": not self.problem,
+            "error": self.problem or None,
+            "summary": self.summary,
+            "capabilities": self.capabilities,
+            "hooks": self.hooks,
+            "options": [asdict(info) | {"name": key} for key, info in self.options_as_written()],
+        }
+
+
+def _wanted(name: str | None) -> list[Plugin]:
+    """Everything, or what has this name. Raises ConfigError where there is nothing of that name."""
+    everything = [plugin for group in _KINDS for plugin in installed.inventory(group)]
+    if name is None:
+        return everything
+    plain = name.partition("://")[0].rstrip("+")
+    found = [plugin for plugin in everything if plugin.name == plain]
+    if not found:
+        close = get_close_matches(plain, [plugin.name for plugin in everything], 1)
+        if close:
+            raise ConfigError(f"no plugin {plain!r} is installed; did you mean {close[0]!r}?")
+        installed.backend(plain)
+    return found
+
+
+def _examined(plugin: Plugin) -> _Found:
+    rivals = [each for each in installed.inventory(plugin.group) if each.name == plugin.name]
+    if plugin.group != "microreg" and len({each.target for each in rivals}) > 1:
+        others = join(f"{each.distribution} ({each.target})" for each in rivals if each != plugin)
+        return _Found(plugin, f"conflict: {others} provides {plugin.name!r} too; uninstall one of them")
+    try:
+        with redirect_stdout(sys.stderr):  # what a plugin prints when imported is no part of our output
+            return _LOOKS[plugin.group](plugin)
+    except ConfigError as error:
+        return _Found(plugin, redacted(str(error)))
+    except Exception as error:
+        return _Found(plugin, redacted(f"{type(error).__name__}: {error}"))
+
+
+def _registry(plugin: Plugin) -> _Found:
+    group = plugin.group
+    cls: type[Registry] = (installed.backend if group == "microreg.backends" else installed.layer)(plugin.name)
+    capabilities = tuple(sorted(cls.capabilities)) if isinstance(cls.capabilities, frozenset) else ()
+    return _Found(plugin, "", _summary(cls), capabilities, options=describe_options(cls.Options))
+
+
+def _strategy(plugin: Plugin) -> _Found:
+    strategy = installed.load(plugin.group, plugin.name)
+    if not callable(strategy):
+        return _Found(plugin, f"{plugin.target} is {strategy!r}; expected a function that makes a Pick")
+    return _Found(plugin, "", _summary(strategy))
+
+
+def _hook(plugin: Plugin) -> _Found:
+    return _Found(plugin, hooks=installed.implemented(plugin))
+
+
+_LOOKS: dict[str, Callable[[Plugin], _Found]] = {
+    "microreg.backends": _registry,
+    "microreg.layers": _registry,
+    "microreg.strategies": _strategy,
+    "microreg": _hook,
+}
+
+
+def _summary(documented: object) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return " ".join((documented.__doc__ or "").strip().partition("\n\n")[0].split())
+
+
+def _show(found: list[_Found], *, details: bool) -> None:
+    from rich.text import Text
+
+    made = table("kind", "name", "distribution", "version", "state")
+    for each in found:
+        state = Text("broken", style="red") if each.problem else Text("ok", style="green")
+        cells = each.kind, each.name, safe(each.plugin.distribution), safe(each.plugin.version)
+        made.add_row(*map(Text, cells), state)
+    print_table(made)
+    for each in found:
+        if each.problem:
+            print(f"{each.kind} {each.name}: {safe(each.problem)}")
+        elif details:
+            facts = {"target": each.plugin.target, "capabilities": join(each.capabilities), "hooks": join(each.hooks)}
+            lines = [each.summary, *(f"{key}: {value}" for key, value in facts.items() if value)]
+            print("\n".join(safe(line) for line in lines if line))
+    for each in found:
+        if each.options:
+            print()
+            print_table(_options(each))
+
+
+def _options(found: _Found) -> Table:
+    from rich.text import Text
+
+    made = table("option", "type", "default", "meaning", title=f"options of {found.name}")
+    for key, info in found.options_as_written():
+        default = "(secret)" if info.secret else info.default
+        made.add_row(*(Text(safe(cell)) for cell in (key, info.type, default, info.help)))
+    return made

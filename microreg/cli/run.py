@@ -1,0 +1,143 @@
+"""``microreg run --name NAME --port PORT -- COMMAND…``: announce any program for as long as it runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from microreg.address import address_problem
+from microreg.announce import announce
+from microreg.announce.announcement import Announcement
+from microreg.cli.announcing import CheckOption, IdOption, MetaOption, TtlOption, VersionOption, metadata_of
+from microreg.cli.child import CannotStart, Child
+from microreg.cli.common import RegistryOption, configured, duration, option
+from microreg.cli.errors import report, write_error
+from microreg.cli.loop import Stop, execute
+from microreg.cli.supervise import Doorbell, Supervisor
+from microreg.errors import RegistryError, Unsupported
+from microreg.registry import Registry
+from microreg.rules import DEFAULT_TTL
+
+__all__ = ["run"]
+
+_KILL_AFTER = 10.0
+
+_Command = Annotated[
+    list[str],
+    typer.Argument(metavar="COMMAND", help="The program and its arguments, after --.", show_default=False),
+]
+_Name = Annotated[str, option("--name", None, "Name of the service.")]
+_Port = Annotated[
+    int,
+    typer.Option(
+        "--port", min=1, max=65535, help="Port the program listens on; it is told in $PORT, unless that is set."
+    ),
+]
+_Address = Annotated[
+    str | None,
+    option(
+        "--address",
+        "HOST[:PORT]",
+        "Where others reach it; not given: $MICROREG_ADVERTISE, else found out. A port here is announced in place "
+        "of --port.",
+    ),
+]
+_KillAfter = Annotated[
+    str | None,
+    option(
+        "--kill-after",
+        "DURATION",
+        f"SIGKILL for a program that ignores the signal to stop, this long after it; not given: {_KILL_AFTER:g}s.",
+    ),
+]
+
+
+def run(
+    command: _Command,
+    name: _Name,
+    port: _Port,
+    address: _Address = None,
+    check: CheckOption = None,
+    ttl: TtlOption = None,
+    version: VersionOption = "",
+    id: IdOption = None,
+    meta: MetaOption = None,
+    registry: RegistryOption = None,
+    kill_after: _KillAfter = None,
+) -> int:
+    """Run a program in any language and announce it, from when its port answers until it is to stop.
+
+    With --check, from when that passes. SIGTERM, SIGINT (Ctrl-C) and SIGQUIT reach the program last: first the
+    node is drained and deregistered, then the program gets the signal, and --kill-after later SIGKILL. A second
+    signal is passed on at once, SIGHUP, SIGUSR1 and SIGUSR2 always are. When the program ends by itself it is
+    deregistered at once. While the registry is away the program runs on.
+
+    The exit code is the program's, 128 + n where signal n ended it, 127 where it was not found, 126 where it
+    cannot be run. It has stdin, stdout and stderr to itself but for a few lines on stderr, and runs in a session
+    of its own: it can use the terminal, but not Ctrl-Z's job control or /dev/tty. On Linux it is killed when
+    microreg is killed.
+    """
+
+    async def main(_: Stop) -> int:
+        if os.name != "posix":
+            raise Unsupported("microreg run needs the signals and sessions of Unix, which this system has not")
+        patience = duration("--kill-after", kill_after)
+        opened = configured(registry)
+        node = _announcement(opened, name, port, address, version, id, meta or (), ttl, check)
+        door = Doorbell(port, node.node.address, check)
+        return await _run(opened, node, door, command, _KILL_AFTER if patience is None else patience)
+
+    return execute(main, writes=False)
+
+
+def _announcement(
+    registry: Registry,
+    name: str,
+    port: int,
+    address: str | None,
+    version: str,
+    node_id: str | None,
+    meta: Sequence[str],
+    ttl: str | None,
+    check: str | None,
+) -> Announcement:
+    seconds = duration("--ttl", ttl)
+    return announce(
+        registry,
+        name,
+        port=port if address is None or address_problem(address) else None,
+        address=address,
+        version=version,
+        metadata=metadata_of(meta),
+        id=node_id,
+        ttl=DEFAULT_TTL if seconds is None else seconds,
+        check=check,
+        drain_delay=0.0,  # the supervisor waits for watchers, and only where the program still answers
+    )
+
+
+async def _run(
+    registry: Registry, announcement: Announcement, door: Doorbell, command: Sequence[str], kill_after: float
+) -> int:
+    """The exit code of the command. What goes wrong when the registry closes does not change it."""
+    await registry.open()
+    try:
+        supervisor = Supervisor(announcement, door)
+        with supervisor.signals():
+            child = await Child.start(command, _environment(door.port), kill_after)
+            return await supervisor.watch_over(child)
+    except CannotStart as error:
+        write_error(f"microreg: {error}")
+        return error.code
+    finally:
+        try:
+            await registry.close()
+        except RegistryError as error:
+            report(error, as_json=False)
+
+
+def _environment(port: int) -> dict[str, str]:
+    return {"PORT": str(port), **os.environ}
