@@ -1,4 +1,4 @@
-"""Writes the reference pages that come from the code: errors.md, options.md and conformance.md in docs/reference.
+"""Writes the pages in docs/reference that come from the code: cli.md, conformance.md, errors.md and options.md.
 
 ``python docs/generate.py`` writes them; ``--check`` writes nothing and fails when one is out of date.
 """
@@ -14,7 +14,11 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from typer.core import TyperArgument, TyperGroup, TyperOption
+from typer.main import get_command
+
 from microreg import errors
+from microreg.cli.app import build
 from microreg.errors import RegistryError
 from microreg.registry import Registry
 from microreg.testing import table as conformance_table
@@ -32,6 +36,14 @@ Options stand behind the `?`, as `key=value`, separated by `&`. A layer's keys a
 
 ## Every backend
 """
+
+CONFORMANCE_INTRO = """What the conformance kit (`microreg.testing`) checks. A check that *needs* a capability of the
+backend (`reasons complete_list authoritative push fenced`), something that can be done to its store
+(`microreg.testing.Faults`), or client processes of their own is skipped, visibly, where that is missing.
+
+Whether a check finds anything is itself tested: under *finds* stand registries with one bug each (`tests/mutants`)
+that die by it."""
+SEEN_INTRO = """Some of those bugs were, or are, real. A mutant has each of them, and dies by these checks."""
 
 
 def errors_page() -> str:
@@ -65,12 +77,19 @@ def options_page() -> str:
 
 
 def conformance_page() -> str:
-    """Every sentence of the contract, and the check that proves it."""
-    intro = (
-        "What the conformance kit (`microreg.testing`) checks. A check that needs a capability of the backend, or "
-        "something that can be done to its store, is skipped, visibly, where that is missing."
-    )
-    return "\n\n".join(["# The contract, sentence by sentence", NOTE, intro, conformance_table()])
+    """Every sentence of the contract, the check that proves it, and the bugs that the check is known to find."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    mutants = importlib.import_module("mutants")
+    killed: dict[str, list[str]] = {}
+    for mutant, check in mutants.MUTANTS:
+        killed.setdefault(check, []).append(mutant.__name__)
+    rows = ["| seen in | bug | found by |", "|---|---|---|"]
+    for mutant, seen in sorted(mutants.SEEN.items(), key=lambda item: item[1]):
+        where, _, what = seen.partition(": ")
+        checks = ", ".join(f"`{check}`" for each, check in mutants.MUTANTS if each is mutant)
+        rows.append(f"| {where} | {what} | {checks} |")
+    parts = ["# The contract, sentence by sentence", NOTE, CONFORMANCE_INTRO, conformance_table(killed=killed).rstrip()]
+    return "\n\n".join([*parts, "## Bugs of others", SEEN_INTRO, "\n".join(rows)]) + "\n"
 
 
 def table(options: Iterable[OptionInfo], prefix: str = "") -> str:
@@ -106,7 +125,12 @@ def main(arguments: list[str]) -> int:
         print("usage: python docs/generate.py [--check]", file=sys.stderr)
         return 2
     stale: list[str] = []
-    pages = {"errors.md": errors_page(), "options.md": options_page(), "conformance.md": conformance_page()}
+    pages = {
+        "cli.md": cli_page(),
+        "conformance.md": conformance_page(),
+        "errors.md": errors_page(),
+        "options.md": options_page(),
+    }
     for name, text in pages.items():
         path = REFERENCE / name
         if path.exists() and path.read_text(encoding="utf-8") == text:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
+from itertools import chain
 
 from microreg.events import Action, Change, Event, Reason, Snapshot
-from microreg.model import Service, merge
+from microreg.model import Service, merge_nodes
 
 __all__ = ["Catalog", "Subscriber"]
+
+_DELETE = Action.DELETE
 
 Subscriber = Callable[[Change], None]
 """Called synchronously with each effective change; must not raise and must not change the catalog."""
@@ -32,25 +35,24 @@ class Catalog:
     def apply(self, event: Event) -> None:
         """Fold one event. A Snapshot replaces everything; a node missing in it is gone (``lost``)."""
         if type(event) is Change:
-            if event.action is Action.DELETE:
-                self.remove(event.service.name, event.node.id, event.reason or Reason.REMOVED)
+            record = event.service
+            if event.action is _DELETE:
+                if self._subscribers:
+                    self.remove(record.name, event.node.id, event.reason or Reason.REMOVED)
+                else:
+                    self._drop(record.name, event.node.id)
+            elif self._subscribers:
+                self.put(record)
             else:
-                self.put(event.service)
+                self._store(record)
         elif isinstance(event, Snapshot):
             self.replace(event)
 
     def put(self, record: Service) -> Change | None:
         """Store the record of one node; the change this made, None where it was equal already."""
-        name, node_id = record.name, record.nodes[0].id
-        records = self._records.get(name)
-        if records is None:
-            records = self._records[name] = {}
-            self._names = None
-        old = records.get(node_id)
-        if old is record or old == record:
+        old = self._store(record)
+        if old is record:
             return None
-        records[node_id] = record
-        self._views.pop(name, None)
         change = Change.put(record, old)
         if self._subscribers:
             self._tell(change)
@@ -58,18 +60,43 @@ class Catalog:
 
     def remove(self, name: str, node_id: str, reason: Reason = Reason.REMOVED) -> Change | None:
         """Forget a node; the change this made, None where it was not there."""
-        records = self._records.get(name)
-        record = records.pop(node_id, None) if records else None
-        if record is None or records is None:
+        record = self._drop(name, node_id)
+        if record is None:
             return None
-        if not records:
-            del self._records[name]
-            self._names = None
-        self._views.pop(name, None)
         change = Change.gone(record, reason)
         if self._subscribers:
             self._tell(change)
         return change
+
+    def _store(self, record: Service) -> Service | None:
+        """The record before; ``record`` itself where it was equal, which changes nothing."""
+        name = record.name
+        node_id = record.nodes[0].id
+        records = self._records.get(name)
+        if records is None:
+            self._records[name] = {node_id: record}
+            self._names = None
+            return None
+        old = records.get(node_id)
+        if old is not None and old == record:
+            return record
+        records[node_id] = record
+        if name in self._views:
+            del self._views[name]
+        return old
+
+    def _drop(self, name: str, node_id: str) -> Service | None:
+        """The record before, None where there is none."""
+        records = self._records.get(name)
+        if records is None or node_id not in records:
+            return None
+        record = records.pop(node_id)
+        if not records:
+            del self._records[name]
+            self._names = None
+        if name in self._views:
+            del self._views[name]
+        return record
 
     def replace(self, snapshot: Snapshot, name: str | None = None, reason: Reason = Reason.LOST) -> None:
         """Make the catalog (or only ``name`` in it) hold exactly the snapshot, telling each difference."""
@@ -96,12 +123,12 @@ class Catalog:
 
     def services(self, name: str) -> tuple[Service, ...]:
         """What ``get_service`` answers for this name; empty where it is unknown."""
-        view = self._views.get(name)
-        if view is None:
-            records = self._records.get(name)
-            if not records:
-                return ()
-            view = self._views[name] = merge(records.values())
+        if name in self._views:
+            return self._views[name]
+        records = self._records.get(name)
+        if not records:
+            return ()
+        view = self._views[name] = merge_nodes(records)
         return view
 
     def names(self) -> tuple[str, ...]:
@@ -112,7 +139,9 @@ class Catalog:
 
     def snapshot(self, name: str | None = None) -> Snapshot:
         """Everything (of one name, or of all) as it is now."""
-        return Snapshot(self.records(name))
+        if name is not None:
+            return Snapshot.of(self._records.get(name, {}).values())
+        return Snapshot.of(chain.from_iterable(map(dict.values, self._records.values())))
 
     def __len__(self) -> int:
         """The number of nodes."""

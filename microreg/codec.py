@@ -24,6 +24,9 @@ MAX_DECODED = 1024 * 1024
 MAX_DEPTH = 16
 """Levels of nested request and response values."""
 _SHARED = 16 * 1024
+_NODES = b',"nodes":['
+_HEADS = 1024
+_KEY = 96
 
 _Raw = msgspec.Raw
 _NULL = msgspec.Raw(b"null")
@@ -50,6 +53,15 @@ class _Node(msgspec.Struct):
     status: str | None = None
 
 
+class _PlainNode(msgspec.Struct):
+    """A node as nearly everybody writes it: nothing null that matters, no status of the future."""
+
+    id: str
+    address: str = ""
+    metadata: dict[str, str] | None = None
+    status: Status = Status.PASSING
+
+
 class _Service(msgspec.Struct):
     name: str
     version: str | None = None
@@ -59,9 +71,11 @@ class _Service(msgspec.Struct):
 
 
 _decode_service = msgspec.json.Decoder(_Service).decode
+_decode_nodes = msgspec.json.Decoder(list[_PlainNode]).decode
 _decode_endpoints = msgspec.json.Decoder(list[_Endpoint | None] | None).decode
 _decode_metadata = msgspec.json.Decoder(_Pairs | None).decode
 _STATUS = {str(status): status for status in Status}
+_heads: dict[tuple[int, bytes], tuple[bytes, Service]] = {}
 _ESCAPES = tuple((char.encode(), rb"\u%04x" % ord(char)) for char in "&<>\u2028\u2029")
 
 
@@ -99,21 +113,51 @@ def decode(data: bytes | bytearray | memoryview | str) -> Service:
     if len(data) > MAX_DECODED:
         raise InvalidService(f"record of {len(data)} bytes; at most {MAX_DECODED} are read")
     try:
-        wire = _decode_service(data)
-        return Service(
-            intern(lenient_text(wire.name, "service name")),
-            intern(wire.version or ""),
-            _metadata(bytes(wire.metadata)),
-            _endpoints(bytes(wire.endpoints)),
-            [_node(node) for node in wire.nodes or () if node is not None],
-        )
+        found = _shared_head(data) if type(data) is bytes else None
+        return found or _decode_any(data)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise InvalidService(f"not a service in JSON: {error}") from None
 
 
+def _decode_any(data: bytes | bytearray | memoryview | str) -> Service:
+    wire = _decode_service(data)
+    return Service(
+        intern(lenient_text(wire.name, "service name")),
+        intern(wire.version or ""),
+        _metadata(bytes(wire.metadata)),
+        _endpoints(bytes(wire.endpoints)),
+        [_node(node) for node in wire.nodes or () if node is not None],
+    )
+
+
+def _shared_head(data: bytes) -> Service | None:
+    """The service, where ``data`` is a head seen before and a list of plain nodes; None: read it in the slow way.
+
+    Everything before the nodes is the same in all records of a version. In JSON the bytes of ``_NODES`` are
+    always a key, and of the outermost object if what stands before them is an object once it is closed.
+    """
+    end = data.rfind(_NODES)
+    if end < 0 or end > _SHARED or not data.endswith(b"}"):
+        return None
+    key = end, data[:_KEY]
+    known = _heads.get(key)
+    try:
+        if known is None or not data.startswith(known[0]):
+            if len(_heads) >= _HEADS:
+                _heads.clear()
+            head = data[:end]
+            known = _heads[key] = head, _decode_any(head + b"}").with_nodes()
+        nodes = tuple([_plain(node) for node in _decode_nodes(data[end + len(_NODES) - 1 : -1])])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, InvalidService):
+        return None
+    return known[1].with_nodes(*nodes)
+
+
 def lenient_text(text: str, what: str) -> str:
     """A name or id that somebody else wrote: any non-empty printable text of up to 255 bytes of UTF-8."""
-    if not text.isprintable() or not 0 < (len(text) if text.isascii() else len(text.encode())) <= 255:
+    if text.isprintable() and 0 < len(text) <= 63:
+        return text
+    if not text.isprintable() or not 0 < len(text.encode()) <= 255:
         raise InvalidService(f"{what} {text[:80]!r}: expected 1 to 255 bytes of printable text")
     return text
 
@@ -146,6 +190,11 @@ def _node(wire: _Node) -> Node:
         metadata=_strings(wire.metadata),
         status=_STATUS.get(wire.status or "", Status.PASSING),
     )
+
+
+def _plain(wire: _PlainNode) -> Node:
+    metadata = FrozenDict(wire.metadata) if wire.metadata else EMPTY
+    return Node(wire.address, id=lenient_text(wire.id, "node id"), metadata=metadata, status=wire.status)
 
 
 def _strings(pairs: _Pairs | None) -> FrozenDict:

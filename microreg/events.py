@@ -55,6 +55,13 @@ class Snapshot:
         self.records: tuple[Service, ...] = tuple(record for service in services for record in service.records())
         self._services: tuple[Service, ...] | None = None
 
+    @classmethod
+    def of(cls, records: Iterable[Service]) -> Snapshot:
+        """The same from what is known to be records, Services of exactly one node: many times faster."""
+        snapshot = cls()
+        snapshot.records = tuple(records)
+        return snapshot
+
     @property
     def services(self) -> tuple[Service, ...]:
         """One Service per name and version, sorted (see :func:`microreg.model.merge`)."""

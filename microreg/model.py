@@ -18,7 +18,7 @@ from msgspec.structs import force_setattr as _set
 
 from microreg.errors import InvalidService
 
-__all__ = ["EMPTY", "Endpoint", "FrozenDict", "Node", "Service", "Status", "Value", "merge", "new_id"]
+__all__ = ["EMPTY", "Endpoint", "FrozenDict", "Node", "Service", "Status", "Value", "merge", "merge_nodes", "new_id"]
 
 T = TypeVar("T")
 
@@ -246,9 +246,21 @@ def merge(records: Iterable[Service]) -> tuple[Service, ...]:
     node id, so the answer never depends on the order of arrival. Of two records of one ``(name, id)``
     the later one counts.
     """
-    latest = {(record.name, node.id): (record, node) for record in records for node in record.nodes}
-    groups: dict[tuple[str, str], tuple[Service, list[Node]]] = {}
-    for key in sorted(latest):
-        record, node = latest[key]
-        groups.setdefault((record.name, record.version), (record, []))[1].append(node)
-    return tuple(groups[key][0].with_nodes(*groups[key][1]) for key in sorted(groups))
+    names: dict[str, dict[str, Service]] = {}
+    for service in records:
+        for record in service.records():
+            names.setdefault(record.name, {})[record.nodes[0].id] = record
+    return tuple(version for name in sorted(names) for version in merge_nodes(names[name]))
+
+
+def merge_nodes(records: Mapping[str, Service]) -> tuple[Service, ...]:
+    """The same as :func:`merge` for the records of one name, by node id."""
+    versions: dict[str, tuple[Service, list[Node]]] = {}
+    for node_id in sorted(records):
+        record = records[node_id]
+        group = versions.get(record.version)
+        if group is None:
+            versions[record.version] = record, [record.nodes[0]]
+        else:
+            group[1].append(record.nodes[0])
+    return tuple(versions[version][0].with_nodes(*versions[version][1]) for version in sorted(versions))

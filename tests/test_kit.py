@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import unittest
 from collections import Counter
 
@@ -30,7 +31,7 @@ from microreg.testing import (
 from microreg.testing import virtual as virtual_time
 from microreg.testing.check import CAPABILITIES, FAULTS, SEAMS, check
 from microreg.testing.show import show
-from mutants import MUTANTS, FaultyMemory, harness_of
+from mutants import MUTANTS, SEEN, FaultyMemory, harness_of
 from support import python, run
 
 BY_ID = {check.id: check for check in CHECKS}
@@ -201,7 +202,7 @@ def test_no_more_checks_run_at_once_than_wanted_and_some_run_alone() -> None:
 
 def test_checks_leave_no_node_no_task_and_nobody_elses_nodes_disturbed() -> None:
     async def main() -> None:
-        harness = Harness("memory://kit", concurrency=len(CHECKS))
+        harness = Harness("memory://kit")
         harmless = [each for each in CHECKS if not each.requires & FAULTS and each.id not in _REAL]
         async with harness.connect() as registry:
             await registry.register(Service("bystander", nodes=[Node("10.0.0.1:80", id="a")]), ttl=3600)
@@ -284,6 +285,20 @@ def test_the_table_lists_every_sentence() -> None:
     assert len(rows) == len(CHECKS)
     assert "| `watch.reasons` | A delete says whether the node was deregistered or expired. | `reasons` |" in rows
     assert python("import runpy; runpy.run_module('microreg.testing', run_name='__main__')") == table()
+
+
+def test_the_table_can_tell_what_each_check_finds() -> None:
+    rows = table([BY_ID["watch.pushes"]], {"watch.pushes": ["Slow", "Slower"]}).splitlines()
+    assert rows == [
+        "| check | sentence | needs | finds |",
+        "|---|---|---|---|",
+        "| `watch.pushes` | A store that pushes is heard at once. | `push` | `Slow`, `Slower` |",
+    ]
+
+
+def test_a_real_bug_says_who_has_it_and_what_it_is() -> None:
+    assert {mutant for mutant, _ in MUTANTS} >= set(SEEN)
+    assert [text for text in SEEN.values() if not re.fullmatch(r"[^:]+: .+[^.]", text)] == []
 
 
 def test_showing_is_one_bounded_line() -> None:

@@ -331,6 +331,28 @@ def test_the_second_registration_of_an_id_wins_and_the_first_comes_back() -> Non
     run(main())
 
 
+def test_a_restart_with_a_clock_that_went_back_is_found() -> None:
+    name = unique()
+
+    async def main() -> None:
+        async with two(QUICK) as (one, other), other.watch(name) as events:
+            await after(events)
+            await one.register(service(name, port=1))
+            assert (await change(events)).action is Action.CREATE
+            first, second = one.unwrap(MdnsRegistry), connect(QUICK)
+            assert first is not None and first._station is not None
+            first._station.transport.close()  # as dead as after SIGKILL
+            async with second:
+                back = second.unwrap(MdnsRegistry)
+                assert back is not None and back._station is not None
+                back._station.responder._clock = lambda: 1000.0
+                await second.register(service(name, port=2))
+                changed = await change(events)
+                assert (changed.action, changed.node.port) == (Action.UPDATE, 2)
+
+    run(main())
+
+
 def _gave_way(registry: Registry, name: str) -> bool:
     mdns = registry.unwrap(MdnsRegistry)
     assert mdns is not None and mdns._station is not None

@@ -8,6 +8,8 @@ import random
 import threading
 from collections.abc import Coroutine
 from contextlib import aclosing
+from contextvars import ContextVar
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -16,11 +18,12 @@ from hypothesis import strategies as st
 
 import support
 from microreg import codec
-from microreg.errors import RegistryUnavailable
+from microreg.errors import ConfigError, RegistryTimeout, RegistryUnavailable
 from microreg.events import Change, Reason, Snapshot
 from microreg.model import Service
 from microreg.testing.virtual import VirtualLoop
-from microreg.toolkit import Deadlines, decode_all, in_thread, poll
+from microreg.toolkit import Deadlines, Serial, decode_all, in_thread, local_path, poll
+from microreg.url import RegistryURL
 from microreg.watch import Watch
 from strategies import record
 
@@ -68,6 +71,51 @@ def test_poll_under_a_watch_tells_differences_and_survives_an_outage() -> None:
     run(main())
 
 
+def test_poll_ends_when_the_store_hangs() -> None:
+    async def main() -> None:
+        loop, readings = asyncio.get_running_loop(), 0
+
+        async def read() -> list[Service]:
+            nonlocal readings
+            readings += 1
+            if readings == 2:
+                await asyncio.sleep(1_000)
+            return [record(port=readings)]
+
+        async with Watch(lambda: poll(read, 1.0, patience=10.0)) as events:
+            assert await anext(events) == Snapshot([record(port=1)])
+            assert await anext(events) == Change.put(record(port=3), record(port=1))
+            assert 10 < loop.time() < 15
+            assert isinstance(events.error, RegistryTimeout)
+            assert "not read within 10 s" in str(events.error)
+
+    run(main())
+
+
+def test_poll_hands_on_a_timeout_of_the_store_itself() -> None:
+    async def main() -> None:
+        async def read() -> list[Service]:
+            raise TimeoutError("of the client library")
+
+        with pytest.raises(TimeoutError, match="of the client library"):
+            await anext(poll(read))
+
+    run(main())
+
+
+def test_poll_without_an_interval_does_not_spin() -> None:
+    async def main() -> None:
+        async def read() -> list[Service]:
+            return []
+
+        async with aclosing(poll(read, 0.0)) as events:
+            for _ in range(100):
+                await anext(events)
+        assert asyncio.get_running_loop().time() >= 0.99
+
+    run(main())
+
+
 def test_in_thread_runs_elsewhere_and_hands_over_results_and_errors() -> None:
     def work(number: int, *, more: int) -> tuple[int, int]:
         if number < 0:
@@ -82,6 +130,80 @@ def test_in_thread_runs_elsewhere_and_hands_over_results_and_errors() -> None:
             await in_thread(work, -1, more=2)
 
     support.run(main())
+
+
+def test_serial_calls_one_after_the_other_whatever_becomes_of_the_caller() -> None:
+    gate, done = threading.Event(), list[str]()
+
+    def slow() -> None:
+        gate.wait(10)
+        done.append("slow")
+        raise RegistryUnavailable("nobody hears of it")
+
+    async def main() -> None:
+        serial = Serial()
+        late = asyncio.ensure_future(serial(slow))
+        never = asyncio.ensure_future(serial(done.append, "never"))
+        later = [asyncio.ensure_future(serial(done.append, text)) for text in "ab"]
+        await asyncio.sleep(0.02)
+        for call in (late, never):
+            call.cancel()
+            await asyncio.wait([call])
+            assert call.cancelled()
+        assert done == [] and not any(call.done() for call in later)
+        gate.set()
+        await asyncio.gather(*later)
+        assert done == ["slow", "a", "b"]
+
+    support.run(main())
+
+
+def test_serial_hands_over_results_errors_and_context() -> None:
+    variable: ContextVar[str] = ContextVar("variable")
+
+    def work(number: int, *, more: int) -> tuple[int, str, int]:
+        if number < 0:
+            raise RegistryUnavailable("negative")
+        return number + more, variable.get(), threading.get_ident()
+
+    async def main() -> None:
+        serial = Serial()
+        variable.set("here")
+        for _ in range(2):
+            number, text, thread = await serial(work, 1, more=2)
+            assert (number, text) == (3, "here") and thread != threading.get_ident()
+            with pytest.raises(RegistryUnavailable, match="negative"):
+                await serial(work, -1, more=2)
+
+    support.run(main())
+
+
+def test_serial_gives_its_turn_back_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        serial, loop = Serial(), asyncio.get_running_loop()
+
+        def refuse(*_: object) -> None:
+            raise RuntimeError("no thread can be started")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "run_in_executor", refuse)
+            with pytest.raises(RuntimeError, match="no thread"):
+                await serial(len, "text")
+        assert await serial(len, "text") == 4
+
+    support.run(main())
+
+
+def test_local_path_is_the_path_behind_three_slashes() -> None:
+    for text, path in (("dir:///var/lib/x", "/var/lib/x"), ("a+dir:///with%20blank/?timeout=1s", "/with blank")):
+        assert local_path(RegistryURL.parse(text)) == Path(path)
+
+
+@pytest.mark.parametrize("text", ["dir://", "dir:///", "dir://x", "dir://var/lib", "dir://u:secret@/var", "dir://u@/v"])
+def test_local_path_refuses_what_is_no_local_path(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected three slashes .* dir:///var/lib/services") as caught:
+        local_path(RegistryURL.parse(text))
+    assert "secret" not in str(caught.value)
 
 
 def test_what_does_not_decode_is_skipped_with_one_warning_per_key(caplog: pytest.LogCaptureFixture) -> None:

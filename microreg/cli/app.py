@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Annotated, cast
 
 import typer
@@ -105,7 +107,8 @@ def _add_plugins(app: typer.Typer) -> None:
     from microreg.hookspecs import App
     from microreg.plugins import hooks
 
-    manager = hooks()
+    with redirect_stdout(sys.stderr):  # what a plugin prints when imported is no part of a command's output
+        manager = hooks()
     for plugin in [each.plugin for each in manager.hook.microreg_cli.get_hookimpls()]:
         commands, groups = list(app.registered_commands), list(app.registered_groups)
         others = [each for each in manager.get_plugins() if each is not plugin]

@@ -65,10 +65,8 @@ async def _try(harness: Harness) -> None:
     """One write and its withdrawal: a registry that cannot be reached, or refuses us, is no finding of the kit."""
     probe = Service(f"kit-{os.urandom(5).hex()}", nodes=[Node("127.0.0.1:1", id="probe")])
     async with harness.connect() as registry:
-        try:
-            await registry.register(probe, ttl=harness.ttl)
-        finally:
-            await registry.deregister(probe)
+        await registry.register(probe, ttl=harness.ttl)
+        await registry.deregister(probe)
 
 
 class _Progress:

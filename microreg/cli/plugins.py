@@ -47,7 +47,8 @@ def plugins(name: _Name = None, json: JsonOption = False) -> int:
     pipe, separated by tabs: kind, name, distribution, version, target, and ok or what is wrong; then, after the
     word option: name of the plugin, option, type, default, secret or -, meaning.
     """
-    found = [_examined(plugin) for plugin in _wanted(name)]
+    everything = [plugin for group in _KINDS for plugin in installed.inventory(group)]
+    found = [_examined(plugin, everything) for plugin in _wanted(name, everything)]
     if json:
         print(json_.dumps({"plugins": [each.to_dict() for each in found]}, indent=2, ensure_ascii=False))
     elif is_terminal():
@@ -107,9 +108,8 @@ class _Found:
         }
 
 
-def _wanted(name: str | None) -> list[Plugin]:
+def _wanted(name: str | None, everything: list[Plugin]) -> list[Plugin]:
     """Everything, or what has this name. Raises ConfigError where there is nothing of that name."""
-    everything = [plugin for group in _KINDS for plugin in installed.inventory(group)]
     if name is None:
         return everything
     plain = name.partition("://")[0].rstrip("+")
@@ -122,10 +122,10 @@ def _wanted(name: str | None) -> list[Plugin]:
     return found
 
 
-def _examined(plugin: Plugin) -> _Found:
-    rivals = [each for each in installed.inventory(plugin.group) if each.name == plugin.name]
-    if plugin.group != "microreg" and len({each.target for each in rivals}) > 1:
-        others = join(f"{each.distribution} ({each.target})" for each in rivals if each != plugin)
+def _examined(plugin: Plugin, everything: list[Plugin]) -> _Found:
+    rivals = [each for each in everything if each[:2] == plugin[:2] and each.target != plugin.target]
+    if rivals and plugin.group != "microreg":
+        others = join(f"{each.distribution} ({each.target})" for each in rivals)
         return _Found(plugin, f"conflict: {others} provides {plugin.name!r} too; uninstall one of them")
     try:
         with redirect_stdout(sys.stderr):  # what a plugin prints when imported is no part of our output

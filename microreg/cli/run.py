@@ -77,8 +77,7 @@ def run(
 
     The exit code is the program's, 128 + n where signal n ended it, 127 where it was not found, 126 where it
     cannot be run. It has stdin, stdout and stderr to itself but for a few lines on stderr, and runs in a session
-    of its own: it can use the terminal, but not Ctrl-Z's job control or /dev/tty. On Linux it is killed when
-    microreg is killed.
+    of its own: it can use the terminal, but there is no /dev/tty. On Linux it is killed when microreg is killed.
     """
 
     async def main(_: Stop) -> int:

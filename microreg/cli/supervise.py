@@ -91,7 +91,7 @@ class Supervisor:
         self._news = News(announcement)
         self._signal = 0
         self._asked = asyncio.Event()
-        self._task = asyncio.current_task()
+        self._announcing: asyncio.Task[None] | None = None
 
     @contextmanager
     def signals(self) -> Generator[None, None, None]:
@@ -106,7 +106,7 @@ class Supervisor:
         """
         self._child = child
         ended = asyncio.create_task(child.wait(), name="microreg run child")
-        announcing = asyncio.create_task(self._announce(), name="microreg run announcement")
+        self._announcing = announcing = asyncio.create_task(self._announce(), name="microreg run announcement")
         asked = asyncio.create_task(self._asked.wait(), name="microreg run signal")
         reporter = asyncio.create_task(self._report(), name="microreg run output")
         try:
@@ -155,8 +155,8 @@ class Supervisor:
             self._asked.set()
         elif child is not None and child.running:
             child.stop(number)
-        elif self._task is not None:
-            self._task.cancel()
+        elif self._announcing is not None:
+            self._announcing.cancel()  # for the second time: nobody is to wait for the store any longer
 
     async def _report(self) -> None:
         while True:

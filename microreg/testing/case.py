@@ -38,7 +38,7 @@ class Case:
         self.stem = f"kit-{random.SystemRandom().getrandbits(40):010x}"
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
-        self._log: list[str] = []
+        self._log: list[tuple[float, str, int]] = []
         self._names: set[str] = set()
         self._clients = 0
         self._watches = 0
@@ -117,11 +117,18 @@ class Case:
         ]
         if len(self._log) > _LOG:
             lines.append(f"    … {len(self._log) - _LOG} lines before")
-        return "\n".join([*lines, *(f"    {line}" for line in self._log[-_LOG:])])
+        for moment, text, times in self._log[-_LOG:]:
+            lines.append(f"    {moment:7.3f}  {text}" + (f"  ({times} times)" if times > 1 else ""))
+        return "\n".join(lines)
 
     def log(self, text: str) -> None:
-        """Add a line to the record that a failure shows."""
-        self._log.append(f"{self._loop.time() - self._began:7.3f}  {printable(text)}")
+        """Add a line to the record that a failure shows; what is said again and again is said once."""
+        line = printable(text)
+        moment, before, times = self._log[-1] if self._log else (0.0, "", 0)
+        if line == before:
+            self._log[-1] = moment, line, times + 1
+        else:
+            self._log.append((self._loop.time() - self._began, line, 1))
 
     async def found(self, client: Registry, name: str) -> tuple[Service, ...]:
         """What ``get_service`` answers; nothing where it is ServiceNotFound."""

@@ -11,21 +11,14 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from msgspec import Struct, json
+from msgspec import json
 
 from microreg import codec
 from microreg.connect import connect
 from microreg.registry import Registry
+from microreg.testing.process import Order
 
-__all__ = ["Order", "obey"]
-
-
-class Order(Struct):
-    """What the process is to do."""
-
-    url: str
-    record: str
-    ttl: float
+__all__ = ["obey"]
 
 
 async def obey(client: Callable[[str], Registry] = connect) -> None:

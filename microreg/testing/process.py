@@ -8,17 +8,24 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from msgspec import json
+from msgspec import Struct, json
 
 from microreg import codec
 from microreg.model import Service
-from microreg.testing.client import Order
 
-__all__ = ["COMMAND", "ClientProcess"]
+__all__ = ["COMMAND", "ClientProcess", "Order"]
 
 COMMAND = (sys.executable, "-m", "microreg.testing.client")
 """How a client process is started where the store has a config string."""
 _START = 20.0
+
+
+class Order(Struct):
+    """What a client process is to do: the line that it reads from its input."""
+
+    url: str
+    record: str
+    ttl: float
 
 
 class ClientProcess:

@@ -5,10 +5,11 @@ bugs are real ones of systems in use. They run in virtual time, so that patience
 """
 
 from mutants import calling, leaving, living, reading, refusing, watching, writing
-from mutants.frame import MUTANTS, FaultyMemory, harness_of
+from mutants.frame import MUTANTS, SEEN, FaultyMemory, harness_of
 
 __all__ = [
     "MUTANTS",
+    "SEEN",
     "FaultyMemory",
     "calling",
     "harness_of",

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 
 from microreg.backends.memory import MemoryRegistry
-from microreg.errors import RegistryClosed, RegistryError, RegistryUnavailable
+from microreg.errors import InvalidService, RegistryClosed, RegistryError, RegistryUnavailable
 from microreg.model import Service
 from microreg.registry import Checked
 from microreg.rules import DEFAULT_TTL
@@ -101,10 +101,8 @@ class LeaksClientErrors(MemoryRegistry):
 # -- FaultyMemory's own ---------------------------------------------------------------------------
 
 
-@dies_by("general.bounded")
+@dies_by("general.bounded", seen="go-micro, all five: the caller's deadline is ignored")
 class WaitsForEver(Checked):
-    """No timeout, as drivers whose default is none."""
-
     around = FaultyMemory
 
     async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
@@ -126,3 +124,38 @@ class NoFence(FaultyMemory):
 
     def fenced(self, key: tuple[str, str], number: int) -> bool:
         return False
+
+
+@dies_by("general.calling-again")
+class RefusesTheSecondTry(FaultyMemory):
+    """ "already registered", because of a write whose outcome nobody knows."""
+
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        if self._late:
+            raise InvalidService("already registered")
+        await super().register(service, ttl=ttl)
+
+
+@dies_by("general.own-errors")
+class RaisesWhatItGets(Checked):
+    async def list_services(self) -> tuple[str, ...]:
+        try:
+            return await super().list_services()
+        except RegistryUnavailable:
+            raise LookupError("no leader") from None
+
+
+@dies_by("general.concurrent", seen="registro: handlers change what another thread walks through, without a mutex")
+class WalksWhileOthersWrite(MemoryRegistry):
+    def __init__(self, url: RegistryURL, options: Options) -> None:
+        super().__init__(url, options)
+        self._names: dict[str, None] = {}
+
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        self._names[service.name] = None
+        await super().register(service, ttl=ttl)
+
+    async def list_services(self) -> tuple[str, ...]:
+        for _ in self._names:
+            await asyncio.sleep(0)
+        return await super().list_services()

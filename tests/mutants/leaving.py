@@ -10,7 +10,7 @@ from microreg.events import Change, Event, Reason
 from microreg.model import Service
 from microreg.rules import DEFAULT_TTL
 from microreg.url import Options, RegistryURL
-from mutants.frame import Source, dies_by
+from mutants.frame import FaultyMemory, Source, dies_by
 
 
 @dies_by("deregister.removes")
@@ -25,10 +25,8 @@ class LeavesInSilence(Source):
         return None if isinstance(event, Change) and event.reason is Reason.DEREGISTERED else event
 
 
-@dies_by("deregister.only-those")
+@dies_by("deregister.only-those", seen="srsr: Deregister of one instance removes all of its name")
 class RemovesTheWholeName(MemoryRegistry):
-    """srsr's Deregister."""
-
     async def deregister(self, service: Service) -> None:
         for record in tuple(self.store.catalog.records(service.name)):
             self.store.catalog.remove(record.name, record.nodes[0].id, Reason.DEREGISTERED)
@@ -59,10 +57,8 @@ class RefusesUnknown(MemoryRegistry):
         await super().deregister(service)
 
 
-@dies_by("deregister.stays-gone")
+@dies_by("deregister.stays-gone", seen="eddieraa/registry: after Unregister the next ping publishes the node again")
 class AnswersForTheDead(MemoryRegistry):
-    """eddieraa's registry: the next ping publishes what was unregistered."""
-
     def __init__(self, url: RegistryURL, options: Options) -> None:
         super().__init__(url, options)
         self._mine: dict[tuple[str, str], Service] = {}
@@ -82,3 +78,14 @@ class AnswersForTheDead(MemoryRegistry):
         if name in self._dead and asyncio.get_running_loop().time() % 1 > 0.3:
             await super().register(self._dead[name])
         return answer
+
+
+@dies_by("deregister.backstop", "deregister.fenced")
+class LateForEver(FaultyMemory):
+    """What comes late is applied whatever happened since, and nobody counts its time."""
+
+    def fenced(self, key: tuple[str, str], number: int) -> bool:
+        return False
+
+    async def _put(self, service: Service, ttl: float, number: int) -> None:
+        await super()._put(service, 86_400, number)

@@ -7,9 +7,11 @@ import asyncio
 from microreg.backends.memory import MemoryRegistry
 from microreg.events import Change, Event, Reason
 from microreg.model import Service
+from microreg.registry import Checked
 from microreg.rules import DEFAULT_TTL
 from microreg.url import Options, RegistryURL
-from mutants.frame import Source, dies_by
+from mutants.disk import OnDisk
+from mutants.frame import FaultyMemory, Source, dies_by
 
 
 @dies_by("register.renewal-is-no-event")
@@ -37,10 +39,11 @@ class NeverShortens(MemoryRegistry):
         await super().register(service, ttl=max(ttl, before - asyncio.get_running_loop().time()))
 
 
-@dies_by("register.expires", "register.only-register-renews", "watch.reasons")
+@dies_by(
+    *("register.expires", "register.only-register-renews", "watch.reasons"),
+    seen="go-micro, nats and mdns: the TTL is not honoured",
+)
 class NeverExpires(MemoryRegistry):
-    """go-micro's nats and mdns registries."""
-
     async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
         await super().register(service, ttl=86_400)
 
@@ -51,18 +54,14 @@ class ExpiresEarly(MemoryRegistry):
         await super().register(service, ttl=ttl * 0.8)
 
 
-@dies_by("register.expires")
+@dies_by("register.expires", seen="Eureka: the duration of a lease is added twice")
 class DoublesTtl(MemoryRegistry):
-    """Eureka adds the duration twice; with a minute, the grace is over."""
-
     async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
         await super().register(service, ttl=ttl * 4)
 
 
-@dies_by("register.expires")
+@dies_by("register.expires", seen="go-micro, memory: a watcher hears nothing of an expiry")
 class ExpiresInSilence(Source):
-    """go-micro's memory registry prunes, and tells nobody."""
-
     def told(self, event: Event) -> Event | None:
         return None if isinstance(event, Change) and event.reason is Reason.EXPIRED else event
 
@@ -106,9 +105,12 @@ class OneLeaseForAll(MemoryRegistry):
             self.store.deadlines.set((record.name, record.nodes[0].id), asyncio.get_running_loop().time() + ttl)
 
 
-@dies_by("register.restores-expired", "register.restores-deregistered", "register.restores-forgotten")
+@dies_by(
+    *("register.restores-expired", "register.restores-deregistered", "register.restores-forgotten"),
+    seen="srsr and registro: after a restart of the server its clients never come back",
+)
 class RemembersWhatItWrote(MemoryRegistry):
-    """go-micro's etcd registry before its lease was checked, srsr's clients: "ok" for a node that is gone."""
+    """ "ok" for a node that is gone."""
 
     def __init__(self, url: RegistryURL, options: Options) -> None:
         super().__init__(url, options)
@@ -121,3 +123,62 @@ class RemembersWhatItWrote(MemoryRegistry):
         elif self.store.catalog.get(*key):
             self.store.deadlines.set(key, asyncio.get_running_loop().time() + ttl)
         self._written[key] = service
+
+
+@dies_by("register.rounds-up")
+class CutsTheTtl(MemoryRegistry):
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        await super().register(service, ttl=int(ttl))
+
+
+@dies_by("register.default-ttl")
+class AMinuteByDefault(Checked):
+    async def register(self, service: Service, *, ttl: float = 60.0) -> None:
+        await super().register(service, ttl=ttl)
+
+
+@dies_by("register.needs-no-clock", seen="eddieraa/registry: expiry goes by the producer's wall clock")
+class TrustsTheProducersClock(FaultyMemory):
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        await super().register(service, ttl=max(0.0, ttl + self.line.skew))
+
+
+@dies_by("register.renews-at-expiry", seen="srsr: a heartbeat that meets the timer deadlocks the server")
+class DeadlocksWithItsTimer(MemoryRegistry):
+    def __init__(self, url: RegistryURL, options: Options) -> None:
+        super().__init__(url, options)
+        self._due: dict[tuple[str, str], float] = {}
+
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        loop = asyncio.get_running_loop()
+        key = service.name, service.nodes[0].id
+        if abs(self._due.get(key, 0.0) - loop.time()) < 0.004:
+            await loop.create_future()
+        self._due[key] = loop.time() + ttl
+        await super().register(service, ttl=ttl)
+
+
+@dies_by("register.renews-at-expiry")
+class ExpiresWhatWasRenewed(MemoryRegistry):
+    """First it looks who is due, and a little later it deletes them."""
+
+    def __init__(self, url: RegistryURL, options: Options) -> None:
+        super().__init__(url, options)
+        self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
+
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        loop = asyncio.get_running_loop()
+        key = service.name, service.nodes[0].id
+        timer = self._timers.get(key)
+        if timer is not None and loop.time() < timer.when() - 0.008:
+            timer.cancel()
+        self._timers[key] = loop.call_later(ttl + 0.008, self.store.catalog.remove, *key)
+        await super().register(service, ttl=ttl)
+
+
+@dies_by("register.expires-unattended")
+class CleansUpWhenClosed(OnDisk):
+    """A record goes when its client is closed; one that is killed closes nothing."""
+
+    def until(self, ttl: float) -> float:
+        return super().until(86_400)

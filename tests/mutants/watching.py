@@ -11,6 +11,7 @@ from microreg.errors import RegistryUnavailable, Unsupported
 from microreg.events import Action, Change, Event, Reason, Snapshot
 from microreg.model import Node, Service, Status
 from microreg.registry import Checked
+from microreg.toolkit import poll
 from microreg.watch import Watch
 from mutants.frame import Source, dies_by
 
@@ -51,20 +52,16 @@ class WatchesByPrefix(Checked):
         return super().watch(None)
 
 
-@dies_by("watch.all-names")
+@dies_by("watch.all-names", seen="go-micro, consul: Watch of all services is an error")
 class WatchesOneNameOnly(MemoryRegistry):
-    """go-micro's consul registry: "Must specify a single service to watch"."""
-
     def watch(self, name: str | None = None) -> Watch:
         if name is None:
             raise Unsupported("must specify a single service to watch")
         return super().watch(name)
 
 
-@dies_by("watch.all-names")
+@dies_by("watch.all-names", seen="go-micro, mdns: a watch skips services without a version")
 class SkipsWithoutVersion(Source):
-    """go-micro's mdns registry."""
-
     def told(self, event: Event) -> Event | None:
         return None if isinstance(event, Change) and not event.service.version else event
 
@@ -104,16 +101,17 @@ class _Eager(Watch):
         return kept.pop(0) if kept else super()._take()
 
 
-@dies_by("watch.coalesces")
+@dies_by("watch.coalesces", "watch.bounded")
 class KeepsEveryEvent(Checked):
     def watch(self, name: str | None = None) -> Watch:
         return _Eager(super().watch(name).source, name)
 
 
-@dies_by("watch.drops-nothing", "watch.law")
+@dies_by(
+    *("watch.drops-nothing", "watch.law"),
+    seen="go-micro, mdns and memory: what a slow watcher does not take in time is dropped",
+)
 class DropsWhenFull(Source):
-    """go-micro's memory registry and every queue with a limit: what does not fit in time is lost."""
-
     async def source(self, name: str | None) -> AsyncGenerator[Event, None]:
         queue: asyncio.Queue[Event] = asyncio.Queue(8)
 
@@ -202,10 +200,8 @@ class ClosesBehindTheWatch(Checked):
         return Watch(self.inner.watch(name).source, name)
 
 
-@dies_by("watch.resyncs", "watch.tells-what-was-lost")
+@dies_by("watch.resyncs", "watch.tells-what-was-lost", seen="python-etcd3: a watch hangs when its server dies")
 class DeafAfterAnOutage(Source):
-    """python-etcd3: the watch hangs when its server dies."""
-
     async def source(self, name: str | None) -> AsyncGenerator[Event, None]:
         with suppress(RegistryUnavailable):
             async with aclosing(self.memory(name)) as events:
@@ -226,3 +222,29 @@ class ForgetsWhatItTold(Checked):
                 await super()._reconcile(snapshot, reason)
 
         return Amnesiac(super().watch(name).source, name)
+
+
+@dies_by("watch.pushes")
+class ReadsNowAndThen(MemoryRegistry):
+    """Says that it pushes, and polls."""
+
+    def watch(self, name: str | None = None) -> Watch:
+        async def read() -> tuple[Service, ...]:
+            self.store.require()
+            return tuple(self.store.catalog.records(name))
+
+        return Watch(lambda: poll(read, 0.7))
+
+
+@dies_by("watch.leaves-nothing-when-down")
+class KeepsDialling(Source):
+    """One more task for every attempt to reach a store that is away."""
+
+    _dialling: set[asyncio.Task[None]] = set()
+
+    async def source(self, name: str | None) -> AsyncGenerator[Event, None]:
+        if self.store.down:
+            self._dialling.add(asyncio.create_task(asyncio.sleep(3600)))
+        async with aclosing(self.memory(name)) as events:
+            async for event in events:
+                yield event

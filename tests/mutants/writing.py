@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 from microreg.backends.memory import MemoryRegistry
+from microreg.events import Action, Change, Event
 from microreg.model import Endpoint, Node, Service, Status
 from microreg.registry import Checked
 from microreg.rules import DEFAULT_TTL
 from microreg.url import Options, RegistryURL
-from mutants.frame import dies_by
+from mutants.frame import Source, dies_by
 
 
 @dies_by("register.visible")
@@ -26,10 +27,8 @@ class KeepsToItself(MemoryRegistry):
         super().__init__(dataclasses.replace(url, location=""), options)
 
 
-@dies_by("register.all-nodes")
+@dies_by("register.all-nodes", seen="go-micro, consul: of several nodes in one Register only Nodes[0] is written")
 class FirstNodeOnly(Checked):
-    """go-micro's consul registry."""
-
     async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
         await super().register(service.with_nodes(*service.nodes[:1]), ttl=ttl)
 
@@ -127,10 +126,8 @@ class OneVersionPerName(MemoryRegistry):
         return (await super().get_service(name))[-1:]
 
 
-@dies_by("register.publishes-changes")
+@dies_by("register.publishes-changes", seen="go-micro, mdns and memory: new metadata of a known node is ignored")
 class IgnoresChanges(MemoryRegistry):
-    """go-micro's mdns and memory ("already registered"), and eddieraa's registry, which copies only the time."""
-
     async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
         known = self.store.catalog.get(service.name, service.nodes[0].id)
         await super().register(known or service, ttl=ttl)
@@ -185,3 +182,30 @@ class ComparesWithoutMetadata(Forgetful):
 class ComparesNodesOnly(Forgetful):
     def blind(self, service: Service) -> object:
         return service.version, service.endpoints, service.nodes
+
+
+@dies_by("register.publishes-changes", seen="eddieraa/registry: a refresh copies only the timestamps")
+class CopiesOnlyTheTime(Source):
+    def told(self, event: Event) -> Event | None:
+        return None if isinstance(event, Change) and event.action is Action.UPDATE else event
+
+
+@dies_by("register.no-collision", seen="eddieraa/registry: the key is name + address, without a separator")
+class KeyWithoutSeparator(MemoryRegistry):
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        for record in tuple(self.store.catalog.records()):
+            same = record.name + record.nodes[0].id == service.name + service.nodes[0].id
+            if same and record.name != service.name:
+                self.store.catalog.remove(record.name, record.nodes[0].id)
+        await super().register(service, ttl=ttl)
+
+
+@dies_by("register.no-collision")
+class KeyWithADash(MemoryRegistry):
+    """A separator that names may contain."""
+
+    async def deregister(self, service: Service) -> None:
+        key = f"{service.name}-{service.nodes[0].id}"
+        for record in tuple(self.store.catalog.records()):
+            if f"{record.name}-{record.nodes[0].id}" == key:
+                await super().deregister(record)

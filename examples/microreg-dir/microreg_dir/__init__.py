@@ -31,24 +31,24 @@ class DirRegistry(Registry):
     def __init__(self, url: RegistryURL, options: DirOptions) -> None:
         super().__init__(url, options)
         self._folder, self._interval = local_path(url), options.interval
-        self._in_turn, self._warned = Serial(), set[str]()
+        self._writing, self._reading, self._warned = Serial(), Serial(), set[str]()
 
     async def register(self, service: Service, *, ttl: float = 15.0) -> None:
-        await self._in_turn(self._write, self._folder / file_name(service), encode(service), ttl)
+        await self._writing(self._write, self._folder / file_name(service), encode(service), ttl)
 
     async def deregister(self, service: Service) -> None:
-        await self._in_turn(self._folder.stat)  # a missing directory is an error, a missing file is none
-        await self._in_turn(self._folder.joinpath(file_name(service)).unlink, missing_ok=True)
+        await self._writing(self._folder.stat)  # a missing directory is an error, a missing file is none
+        await self._writing(self._folder.joinpath(file_name(service)).unlink, missing_ok=True)
 
     async def get_service(self, name: str) -> tuple[Service, ...]:
-        return merge(await self._in_turn(self._read, _stem(name)))
+        return merge(await self._reading(self._read, _stem(name)))
 
     async def list_services(self) -> tuple[str, ...]:
-        return tuple(service.name for service in merge(await self._in_turn(self._read, "*")))
+        return tuple(service.name for service in merge(await self._reading(self._read, "*")))
 
     def watch(self, name: str | None = None) -> Watch:
         stem = "*" if name is None else _stem(name)
-        return Watch(lambda: poll(lambda: self._in_turn(self._read, stem), self._interval))
+        return Watch(lambda: poll(lambda: self._reading(self._read, stem), self._interval))
 
     def _write(self, path: Path, record: bytes, ttl: float) -> None:
         draft = path.with_name(f"{path.name}.{os.urandom(6).hex()}")

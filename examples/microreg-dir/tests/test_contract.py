@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 from tempfile import mkdtemp
 
+from microreg_dir import file_name
+
 from microreg import Node, Service
 from microreg.testing import Faults, Harness, contract
-from microreg_dir import file_name
 
 HOME = Path(mkdtemp(prefix="microreg-dir-"))
 atexit.register(shutil.rmtree, HOME)
@@ -36,4 +37,4 @@ class DirFaults(Faults):
             os.utime(path, (0, time.time() + 60))
 
 
-TestDir = contract(Harness(f"dir://{FOLDER}?interval=50ms", faults=DirFaults()))
+TestDir = contract(Harness(f"dir://{FOLDER}?interval=50ms&timeout=20s", faults=DirFaults()))

@@ -17,6 +17,7 @@ __all__ = ["Desk", "Inquiry", "Warnings"]
 
 _ASK_AT = (0.0, 0.05, 0.15, 0.3, 0.6)
 _BREATH = 0.02
+_LATE = 0.02
 _QUIET = 1 / 3
 _LONGEST = 5.0
 _ID_LIFE = 2.0
@@ -52,7 +53,7 @@ class Inquiry:
     """One question, asked again until the answers have settled.
 
     They have when nobody answered for ``settle`` seconds, or when a third of that passed since the last node
-    that was new; at the latest after five times ``settle``.
+    that was new; at the latest after five times ``settle``. A loop that is busy waits longer.
     """
 
     def __init__(self, desk: Desk, question: Question, settle: float, *, answered: bool) -> None:
@@ -67,7 +68,7 @@ class Inquiry:
         self._last = float("-inf")
         self._asking: asyncio.TimerHandle | None = None
         first = self._quiet if answered else settle
-        self._settling = self._loop.call_at(self._started + first, self.close)
+        self._settling = self._loop.call_at(self._started + first, self._settle)
         self._ask()
 
     def answered(self) -> None:
@@ -78,7 +79,7 @@ class Inquiry:
         """A node was heard that was not known before."""
         if not self.settled.done():
             self._settling.cancel()
-            self._settling = self._loop.call_at(min(self._loop.time() + self._quiet, self._end), self.close)
+            self._settling = self._loop.call_at(min(self._loop.time() + self._quiet, self._end), self._settle)
 
     def close(self) -> None:
         """Stop asking; who waits goes on."""
@@ -87,6 +88,14 @@ class Inquiry:
             self._asking.cancel()
         if not self.settled.done():
             self.settled.set_result(None)
+
+    def _settle(self) -> None:
+        """Time is up, unless this loop itself is late: then answers may wait unread, and get another while."""
+        now = self._loop.time()
+        if now - self._settling.when() > _LATE and now < self._end:
+            self._settling = self._loop.call_at(now + self._quiet, self._settle)
+        else:
+            self.close()
 
     def _ask(self) -> None:
         if self._loop.time() < self._last + _BREATH:

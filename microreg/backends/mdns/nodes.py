@@ -55,6 +55,7 @@ class _Node:
     heard: float = 0.0
     stage: int = 0
     doubted: bool = False
+    rival: tuple[Text, Record] | None = None
 
 
 class Nodes:
@@ -157,6 +158,9 @@ class Nodes:
             self._counts[text.name] = self._counts.get(text.name, 0) + 1
             self._news(text.name)
         elif text.revision < node.revision or text.revision == node.revision > 0:
+            if text.seal != node.seal:  # restarted with a clock that went back, unless what we know still answers
+                node.rival = text, record
+                self._doubt(node)
             return
         else:
             self._untie(node)
@@ -200,7 +204,7 @@ class Nodes:
             self._doubt(node)
 
     def _doubt(self, node: _Node) -> None:
-        """Somebody says that the node is gone: ask it, and believe it when it does not answer."""
+        """Somebody says that the node is gone, or something older: ask, and believe it when nobody objects."""
         if node.doubted:
             return
         node.doubted = True
@@ -208,9 +212,14 @@ class Nodes:
         self._ask(node.key, times=2)
 
         def decide() -> None:
-            node.doubted = False
-            if node.heard == before and self._nodes.get(node.key) is node:
+            rival, node.doubted, node.rival = node.rival, False, None
+            if node.heard != before or self._nodes.get(node.key) is not node:
+                return
+            if rival is None:
                 self._drop(node, Reason.DEREGISTERED)
+            else:
+                node.revision = -1
+                self._admit(*rival)
 
         self._after(_DOUBT, decide)
 

@@ -95,7 +95,7 @@ class Transport:
     def ask(self, packet: bytes) -> None:
         """To the group, from our own ports; the answers come back by unicast."""
         for link, transport in self._asking.items():
-            transport.sendto(packet, _group(link))
+            _send(_Outgoing(transport, packet, _group(link)))
 
     def is_own(self, address: Address) -> bool:
         """Whether a question came from this transport itself."""
@@ -108,7 +108,7 @@ class Transport:
     def _emit(self, item: _Outgoing) -> None:
         if self._credit and not self._queue:
             self._credit -= 1
-            item.transport.sendto(item.packet, item.to)
+            _send(item)
         elif len(self._queue) < _BACKLOG:
             self._queue.append(item)
             self._idle.clear()
@@ -120,8 +120,7 @@ class Transport:
         self._credit = _BURST
         while self._credit and self._queue:
             self._credit -= 1
-            item = self._queue.popleft()
-            item.transport.sendto(item.packet, item.to)
+            _send(self._queue.popleft())
         if not self._queue:
             self._idle.set()
         if self._credit < _BURST:
@@ -154,6 +153,11 @@ class _Protocol(asyncio.DatagramProtocol):
         if not self._failing:
             self._failing = True
             log.warning("sending failed", extra={"interface": self._link.name, "error": str(exc)})
+
+
+def _send(item: _Outgoing) -> None:
+    if not item.transport.is_closing():
+        item.transport.sendto(item.packet, item.to)
 
 
 async def _endpoint(sock: socket.socket, protocol: _Protocol) -> asyncio.DatagramTransport:

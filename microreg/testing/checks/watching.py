@@ -132,11 +132,11 @@ async def _reasons(case: Case) -> None:
     listener = await case.watch(reader, name)
     await writer.register(leaves)
     await listener.expect(Action.CREATE, leaves)
-    await writer.register(dies, ttl=case.harness.ttl)
-    await listener.expect(Action.CREATE, dies)
     await writer.deregister(leaves)
     change = await listener.expect(Action.DELETE, leaves)
     case.expect(change.reason is Reason.DEREGISTERED, "the reason deregistered", change)
+    await writer.register(dies, ttl=case.harness.ttl)
+    await listener.expect(Action.CREATE, dies)
     change = await listener.expect(Action.DELETE, dies, within=case.harness.ttl + case.harness.grace)
     case.expect(change.reason is Reason.EXPIRED, "the reason expired", change)
 
