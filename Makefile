@@ -29,7 +29,7 @@ test: $(VENV)/.stamp-dev ## all tests
 
 check: $(VENV)/.stamp-dev ## ruff, mypy, pyright
 	@echo "ruff check";  $(PY) -m ruff check .
-	@echo "mypy";        $(PY) -m mypy microreg tests docs $(wildcard benchmarks/*.py examples/*.py)
+	@echo "mypy";        MYPYPATH=examples/microreg-dir $(PY) -m mypy microreg tests docs examples/microreg-dir/microreg_dir $(wildcard benchmarks/*.py)
 	@echo "pyright";     $(PY) -m pyright --pythonpath $(PY)
 
 bench: $(VENV)/.stamp-dev ## benchmarks, as far as there are any

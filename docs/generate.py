@@ -92,6 +92,38 @@ def conformance_page() -> str:
     return "\n\n".join([*parts, "## Bugs of others", SEEN_INTRO, "\n".join(rows)]) + "\n"
 
 
+def cli_page() -> str:
+    """Every command of the command line: its usage, what it does, its arguments and options."""
+    group = get_command(build())
+    assert isinstance(group, TyperGroup)
+    parts = ["# Command line", NOTE, group.help or "", group.epilog or ""]
+    for name, command in group.commands.items():
+        context = command.context_class(command, info_name=name)
+        usage = " ".join(["microreg", name, *command.collect_usage_pieces(context)])
+        shown = [each for each in command.params if isinstance(each, TyperArgument | TyperOption) and not each.hidden]
+        rows = ["| argument or option | default | meaning |", "|---|---|---|", *map(row, shown)]
+        parts += [f"## microreg {name}", f"```text\n{re.sub('[{}]', '', usage)}\n```", command.help or ""]
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def row(parameter: TyperArgument | TyperOption) -> str:
+    """One argument or option of a command."""
+    default = "required" if parameter.required else f"`{parameter.default}`" if parameter.default else ""
+    text = (parameter.help or "").replace("|", r"\|")
+    return f"| `{placeholder(parameter)}` | {default} | {text} |"
+
+
+def placeholder(parameter: TyperArgument | TyperOption) -> str:
+    """What one writes: ``NAME``, ``[NAME]``, ``--flag`` or ``--option VALUE``."""
+    name = parameter.metavar or (parameter.name or "").upper()
+    if isinstance(parameter, TyperArgument):
+        many = "..." if parameter.nargs == -1 else ""
+        return f"{name}{many}" if parameter.required else f"[{name}]{many}"
+    option = parameter.opts[0]
+    return option if parameter.is_flag else f"{option} {name}"
+
+
 def table(options: Iterable[OptionInfo], prefix: str = "") -> str:
     """One row per option."""
     rows = ["| option | type | default | meaning |", "|---|---|---|---|"]

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from itertools import chain
 from types import TracebackType
 from typing import Literal, Self
 
@@ -163,10 +164,7 @@ class Watch:
 
     def _first(self) -> Snapshot:
         self._told = True
-        while self._dirty:
-            (name, node_id), (record, reason) = self._dirty.popitem(last=False)
-            self._deliver(name, node_id, record, reason)
-        return Snapshot(record for records in self._seen.values() for record in records.values())
+        return Snapshot.of(chain.from_iterable(map(dict.values, self._seen.values())))
 
     def _deliver(self, name: str, node_id: str, record: Service | None, reason: Reason | None) -> Change | None:
         records = self._seen.get(name)
@@ -247,18 +245,20 @@ class Watch:
                     await asyncio.sleep(0)
 
     async def _reconcile(self, snapshot: Snapshot, reason: Reason) -> None:
-        present: set[tuple[str, str]] = set()
+        present: defaultdict[str, set[str]] = defaultdict(set)
         for count, record in enumerate(snapshot.records, 1):
-            if self.name is None or record.name == self.name:
-                key = record.name, record.nodes[0].id
-                present.add(key)
-                self._note(key, record, None)
+            name, node_id = record.name, record.nodes[0].id
+            if self.name is None or name == self.name:
+                present[name].add(node_id)
+                self._note((name, node_id), record, None)
             if count % _STEP == 0:
                 await asyncio.sleep(0)
-        known = [(name, node_id) for name, records in self._seen.items() for node_id in records]
-        for key in (*known, *self._dirty):
-            if key not in present:
-                self._note(key, None, reason)
+        missing = [(name, node_id) for name, ids in self._seen.items() for node_id in ids if node_id not in present[name]]
+        missing += [key for key in self._dirty if key[1] not in present[key[0]]]
+        for count, key in enumerate(missing, 1):
+            self._note(key, None, reason)
+            if count % _STEP == 0:
+                await asyncio.sleep(0)
         self._synced = True
         self.state = "live"
         self._notify()
@@ -275,6 +275,9 @@ class Watch:
 
     def _note(self, key: tuple[str, str], record: Service | None, reason: Reason | None) -> None:
         """The store now holds ``record`` for this node: remember it where the consumer does not know."""
+        if not self._told:
+            self._deliver(*key, record, reason)
+            return
         records = self._seen.get(key[0])
         seen = records.get(key[1]) if records else None
         if record is seen or record == seen:

@@ -133,9 +133,10 @@ def test_in_thread_runs_elsewhere_and_hands_over_results_and_errors() -> None:
 
 
 def test_serial_calls_one_after_the_other_whatever_becomes_of_the_caller() -> None:
-    gate, done = threading.Event(), list[str]()
+    begun, gate, done = threading.Event(), threading.Event(), list[str]()
 
     def slow() -> None:
+        begun.set()
         gate.wait(10)
         done.append("slow")
         raise RegistryUnavailable("nobody hears of it")
@@ -145,7 +146,7 @@ def test_serial_calls_one_after_the_other_whatever_becomes_of_the_caller() -> No
         late = asyncio.ensure_future(serial(slow))
         never = asyncio.ensure_future(serial(done.append, "never"))
         later = [asyncio.ensure_future(serial(done.append, text)) for text in "ab"]
-        await asyncio.sleep(0.02)
+        await support.wait_until(begun.is_set)
         for call in (late, never):
             call.cancel()
             await asyncio.wait([call])
