@@ -100,13 +100,20 @@ class Catalog:
 
     def replace(self, snapshot: Snapshot, name: str | None = None, reason: Reason = Reason.LOST) -> None:
         """Make the catalog (or only ``name`` in it) hold exactly the snapshot, telling each difference."""
-        present = {(record.name, record.nodes[0].id): record for record in snapshot.records}
-        for record in tuple(self.records(name)):
-            if (record.name, record.nodes[0].id) not in present:
-                self.remove(record.name, record.nodes[0].id, reason)
-        for record in present.values():
+        present: dict[str, dict[str, Service]] = {}
+        for record in snapshot.records:
             if name is None or record.name == name:
-                self.put(record)
+                present.setdefault(record.name, {})[record.nodes[0].id] = record
+        for record in tuple(self.records(name)):
+            if record.nodes[0].id not in present.get(record.name, {}):
+                self.remove(record.name, record.nodes[0].id, reason)
+        for each, records in present.items():
+            if each in self._records or self._subscribers:
+                for record in records.values():
+                    self.put(record)
+            else:
+                self._records[each] = records
+                self._names = None
 
     def get(self, name: str, node_id: str) -> Service | None:
         """The record of one node."""

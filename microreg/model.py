@@ -248,8 +248,9 @@ def merge(records: Iterable[Service]) -> tuple[Service, ...]:
     """
     names: dict[str, dict[str, Service]] = {}
     for service in records:
+        known = names.setdefault(service.name, {})
         for record in service.records():
-            names.setdefault(record.name, {})[record.nodes[0].id] = record
+            known[record.nodes[0].id] = record
     return tuple(version for name in sorted(names) for version in merge_nodes(names[name]))
 
 

@@ -253,10 +253,12 @@ class Watch:
                 self._note((name, node_id), record, None)
             if count % _STEP == 0:
                 await asyncio.sleep(0)
-        missing = [(name, node_id) for name, ids in self._seen.items() for node_id in ids if node_id not in present[name]]
-        missing += [key for key in self._dirty if key[1] not in present[key[0]]]
-        for count, key in enumerate(missing, 1):
-            self._note(key, None, reason)
+        # What the consumer takes meanwhile goes from dirty to seen: every key that matters is in these copies.
+        known = [(name, tuple(records)) for name, records in self._seen.items()]
+        keys = chain(((name, node_id) for name, ids in known for node_id in ids), tuple(self._dirty))
+        for count, key in enumerate(keys, 1):
+            if key[1] not in present[key[0]]:
+                self._note(key, None, reason)
             if count % _STEP == 0:
                 await asyncio.sleep(0)
         self._synced = True
