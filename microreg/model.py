@@ -249,8 +249,10 @@ def merge(records: Iterable[Service]) -> tuple[Service, ...]:
     names: dict[str, dict[str, Service]] = {}
     for service in records:
         known = names.setdefault(service.name, {})
-        for record in service.records():
-            known[record.nodes[0].id] = record
+        if len(service.nodes) == 1:
+            known[service.nodes[0].id] = service
+        else:
+            known |= {record.nodes[0].id: record for record in service.records()}
     return tuple(version for name in sorted(names) for version in merge_nodes(names[name]))
 
 

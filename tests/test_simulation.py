@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import NoReturn, TypeVar
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -33,12 +33,12 @@ from microreg.url import Options, RegistryURL
 
 T = TypeVar("T")
 
-EXAMPLES = int(os.environ.get("MICROREG_SIMULATION", "0")) or 5
+EXAMPLES = int(os.environ.get("MICROREG_SIMULATION", "0")) or 3
 SECONDS = 10_000.0
 TIMEOUT = 5.0
 LATE = 4.0
 """A line delays by so much, and by so much more at random; what comes twice comes the second time later still."""
-TTLS = (9.0, 15.0, 60.0)
+TTLS = (15.0, 45.0, 90.0)
 CALM = 4 * LATE + max(BACKOFF_CAP, max(TTLS) / 3 * 1.1) + 2 * TIMEOUT + 1
 """After the last late write: one back-off at most or one renewal, one call that hangs, and a bit."""
 NAMES = ("alpha", "beta")
@@ -144,10 +144,12 @@ class World:
         self.run(main())
 
     def watch(self, line: int, name: str | None) -> None:
-        watch = self.clients[line].registry.watch(name)
-        listener = Listener(watch, f"watch {len(self.listeners)}", Judge(), NAMES)
-        self.run(watch.__aenter__())
-        self.listeners.append(listener)
+        async def main() -> None:
+            watch = self.clients[line].registry.watch(name)
+            self.listeners.append(Listener(watch, f"watch {len(self.listeners)}", Judge(), NAMES))
+            await watch.__aenter__()
+
+        self.run(main())
 
     def read(self, listener: Listener) -> None:
         """Take everything there is. Each event must fit to what was told before."""
@@ -362,7 +364,13 @@ class Simulation(RuleBasedStateMachine):
 
 
 TestSimulation = Simulation.TestCase
-TestSimulation.settings = settings(max_examples=EXAMPLES, stateful_step_count=25, deadline=None, print_blob=True)
+TestSimulation.settings = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=25,
+    deadline=None,
+    print_blob=True,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),  # no explanation: it traces, and takes hours
+)
 
 
 def test_the_simulation_finds_a_store_that_forgets_its_fences() -> None:
@@ -389,7 +397,7 @@ def test_the_simulation_finds_a_store_that_forgets_its_fences() -> None:
         return ""
 
     assert scene(fenced=True) == ""
-    assert scene(fenced=False) == "('alpha', 'a0') is back after its deregister"
+    assert "is back after its deregister" in scene(fenced=False)
 
 
 def test_the_same_numbers_make_the_same_day() -> None:
