@@ -1,4 +1,4 @@
-"""microreg: programs find each other. One Registry over mDNS, etcd, Consul, NATS, HTTP and memory.
+"""microreg: programs find each other. One Registry over many stores; mDNS by default, others by plugin.
 
 Everything a program needs is here; names are imported when first used, so that importing microreg is light.
 """
@@ -11,6 +11,7 @@ from microreg.announce import announce
 from microreg.connect import connect
 
 if TYPE_CHECKING:
+    from microreg import sync as sync
     from microreg.announce.announcement import Announcement, State
     from microreg.catalog import Catalog
     from microreg.errors import (
@@ -104,11 +105,13 @@ if not TYPE_CHECKING:
             from importlib.metadata import version
 
             return version("microreg")
+        from importlib import import_module
+
+        if name == "sync":
+            return import_module("microreg.sync")
         module = _WHERE.get(name)
         if module is None:
             raise AttributeError(f"module 'microreg' has no attribute {name!r}")
-        from importlib import import_module
-
         value: object = getattr(import_module(f"microreg.{module}"), name)
         globals()[name] = value
         return value

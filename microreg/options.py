@@ -88,6 +88,10 @@ class Options:
 
     timeout: Duration = option(Duration(5.0), "seconds a call may take before RegistryTimeout")
 
+    def __post_init__(self) -> None:
+        if not self.timeout > 0:
+            raise ConfigError(f"timeout={self.timeout:g}: expected more than 0 seconds, for example timeout=5s")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TLSOptions(Options):

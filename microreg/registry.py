@@ -162,6 +162,7 @@ class Checked(Layer):
         super().__init__(inner, inner.url, inner.options)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._watches: WeakSet[Watch] = WeakSet()
         self._claims: set[tuple[str, str]] = set()
 
@@ -180,12 +181,27 @@ class Checked(Layer):
             raise
 
     async def close(self) -> None:
-        """End open watches and close the backend, within the ``timeout`` option. Closing twice is fine."""
-        if self._closed or self._loop is None:
+        """End open watches and close the backend, within the ``timeout`` option. Closing twice is fine.
+
+        It is complete when this returns, also when the caller was cancelled; only a second cancellation ends
+        the wait early, and a later ``close()`` joins what goes on.
+        """
+        if self._closing is None:
+            if self._loop is None:
+                self._closed = True
+                return
+            self._check()
             self._closed = True
+            self._closing = asyncio.create_task(self._shut(), name="microreg close")
+        elif self._closing.done():
             return
-        self._check()
-        self._closed = True
+        try:
+            await asyncio.shield(self._closing)
+        except asyncio.CancelledError:
+            await asyncio.wait([self._closing])
+            raise
+
+    async def _shut(self) -> None:
         watches = tuple(self._watches)
         for watch in watches:
             watch.fail(RegistryClosed(f"{self.url} was closed"))

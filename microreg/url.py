@@ -53,7 +53,7 @@ __all__ = [
 COMPOSITES = ("mirror", "fallback")
 """Schemes that are followed by several URLs: ``mirror:url|url``."""
 
-_EXAMPLES = "for example mdns:// or etcd://10.0.0.1:2379/prefix?timeout=2s"
+_EXAMPLES = "for example mdns://, memory://name or mdns://eth0?timeout=2s"
 _WORD = re.compile(r"[a-z][a-z0-9-]*")
 _KEY = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -172,7 +172,7 @@ def _parse_composite(layers: tuple[str, ...], scheme: str, rest: str, env: Mappi
     texts = body.split("|")
     if len(texts) < 2 or not all(texts):
         raise ConfigError(
-            f"{scheme}: expects two or more URLs separated by |, as in {scheme}:etcd://a|consul://b"
+            f"{scheme}: expects two or more URLs separated by |, as in {scheme}:mdns://|static://orders=10.0.0.1:80"
         )
     parts: list[RegistryURL] = []
     for number, text in enumerate(texts, 1):

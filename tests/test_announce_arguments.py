@@ -18,6 +18,8 @@ from microreg.model import Endpoint, Node, Service
 from microreg.net import Advertised
 from microreg.registry import Checked
 
+pytestmark = pytest.mark.filterwarnings("ignore:the announcement of:RuntimeWarning")
+
 # -- arguments -------------------------------------------------------------------------------------------
 
 ONE = Service("greeter", nodes=[Node("10.0.0.1:80", id="a")])
@@ -156,4 +158,9 @@ def test_the_address_is_given_or_told_or_known_or_found(
 def test_a_wrong_advertise_variable_is_never_passed_over(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MICROREG_ADVERTISE", variable)
     with pytest.raises(ConfigError, match="MICROREG_ADVERTISE="):
+        greeter(Checked(Store()))
+
+
+def test_an_announcement_that_is_never_entered_warns() -> None:
+    with pytest.warns(RuntimeWarning, match="'greeter' was never entered.*async with"):
         greeter(Checked(Store()))

@@ -622,3 +622,30 @@ def test_unwrap_reaches_every_layer() -> None:
     assert checked.unwrap(Outer) is None
     assert spy.unwrap(Spy) is spy
     assert spy.unwrap(Checked) is None
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_a_cancelled_close_is_complete_and_closing_again_is_fine(steps: int) -> None:
+    class Slow(Spy):
+        closed = False
+
+        async def close(self) -> None:
+            await asyncio.sleep(0.01)
+            self.closed = True
+
+    async def main() -> None:
+        backend = Slow()
+        registry = Checked(backend)
+        await registry.open()
+        async with registry.watch() as events:
+            await asyncio.wait([asyncio.ensure_future(anext(events))], timeout=0)
+            closing = asyncio.create_task(registry.close())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.wait([closing])
+            await registry.close()
+            assert backend.closed
+        await registry.close()
+
+    run(main())

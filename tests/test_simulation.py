@@ -12,16 +12,17 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import NoReturn, TypeVar
 
+import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import microreg
 from microreg.announce.announcement import Announcement, State
-from microreg.announce.writer import BACKOFF_CAP
+from microreg.announce.writer import BACKOFF_CAP, Writer
 from microreg.backends.memory import MemoryStore
 from microreg.errors import RegistryError, ServiceNotFound
-from microreg.events import Change
+from microreg.events import Change, Reason, Snapshot
 from microreg.model import Node, Service, Status, merge
 from microreg.registry import Checked
 from microreg.testing import Harness
@@ -30,6 +31,7 @@ from microreg.testing.line import Line
 from microreg.testing.listener import Listener
 from microreg.testing.virtual import VirtualLoop
 from microreg.url import Options, RegistryURL
+from microreg.watch import Watch
 
 T = TypeVar("T")
 
@@ -398,6 +400,43 @@ def test_the_simulation_finds_a_store_that_forgets_its_fences() -> None:
 
     assert scene(fenced=True) == ""
     assert "is back after its deregister" in scene(fenced=False)
+
+
+async def _forgets_to_compare(self: Watch, snapshot: Snapshot, _reason: Reason) -> None:
+    for each in snapshot.records:
+        if self.name in (None, each.name):
+            vars(Watch)["_note"](self, (each.name, each.nodes[0].id), each, None)
+    vars(self).update(_synced=True, state="live")
+    vars(Watch)["_notify"](self)
+
+
+def _gives_up(_self: Writer, failures: int) -> float:
+    return 1.0 if failures < 5 else 86_400.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "sabotage", "text"),
+    [
+        (Watch, "_reconcile", _forgets_to_compare, "does not fold into"),
+        (Writer, "_backoff", _gives_up, "is lost: "),
+    ],
+)
+def test_the_simulation_finds(
+    kind: type, method: str, sabotage: object, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watch that has gaps; an announcement that gives up."""
+    monkeypatch.setattr(kind, method, sabotage)
+    world = World(1)
+    world.announce(0, "alpha", 1, 15.0)
+    world.write(1, "alpha", 0, 1)
+    world.watch(2, None)
+    world.sleep(1.0)
+    world.store.wipe()
+    world.store.down = True
+    world.sleep(300.0)
+    with pytest.raises(AssertionError, match=text):
+        world.calm()
+    world.close()
 
 
 def test_the_same_numbers_make_the_same_day() -> None:

@@ -609,6 +609,11 @@ def test_no_secret_is_ever_shown(where: str) -> None:
         assert SECRET not in shown, text
 
 
+def test_a_timeout_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"timeout=0: expected more than 0 seconds"):
+        parse_options(Options, RegistryURL.parse("mdns://?timeout=0"))
+
+
 def test_importing_is_light() -> None:
     code = "import sys, microreg.url; print(*sys.modules)"
     loaded = set(python(code).split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import warnings
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Self
@@ -50,6 +51,7 @@ class Announcement:
         self._writer = Writer(registry, service, self.ttl, probe, rng)
         self._journal = self._writer.journal
         self._stopper: asyncio.Task[None] | None = None
+        self._entered = False
 
     @property
     def state(self) -> State:
@@ -76,7 +78,21 @@ class Announcement:
         """The node of :attr:`service`."""
         return self.service.nodes[0]
 
+    def __repr__(self) -> str:
+        return f"<Announcement {self.service.name} {self.node.id} at {self.node.address} is {self.state}>"
+
+    def __del__(self) -> None:
+        if not getattr(self, "_entered", True):
+            warnings.warn(
+                f"the announcement of {self.service.name!r} was never entered, so nothing was registered: "
+                "use `async with microreg.announce(...):`",
+                RuntimeWarning,
+                source=self,
+                stacklevel=2,
+            )
+
     async def __aenter__(self) -> Self:
+        self._entered = True
         if self._writer.started:
             raise RegistryClosed("this announcement was used before; call announce() again for another")
         checked = self.registry.unwrap(Checked)

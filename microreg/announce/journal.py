@@ -59,7 +59,10 @@ class Journal:
             self.history.append(Transition(asyncio.get_running_loop().time(), state, error))
             trouble = error is not None and state is not State.GONE
             extra = {"service": self._name, "error": str(error or "")}
-            log.log(logging.WARNING if trouble else logging.INFO, "announcement is %s", state, extra=extra)
+            why = f": {error}" if trouble else ""
+            log.log(
+                logging.WARNING if trouble else logging.INFO, "%s is %s%s", self._name, state, why, extra=extra
+            )
         if state is State.LIVE and self.on_live is not None:
             tell, self.on_live = self.on_live, None
             tell()

@@ -50,17 +50,22 @@ def probe(check: Check) -> Probe:
 
 
 def _from_function(check: Callable[[], bool | None | Awaitable[bool | None]]) -> Probe:
+    told = False
+
     async def run() -> bool:
+        nonlocal told
         try:
             result = check()
             if inspect.isawaitable(result):
                 result = await result
+            told = False
             return result is None or bool(result)
         except asyncio.CancelledError:
             if _cancelled():
                 raise
         except Exception as error:
-            log.info("the check raised", extra={"error": f"{type(error).__name__}: {error}"})
+            level, told = (logging.DEBUG if told else logging.WARNING), True
+            log.log(level, "the check raised %s: %s", type(error).__name__, error)
         return False
 
     return run

@@ -24,9 +24,9 @@ log = logging.getLogger("microreg.cli")
 
 _EXIT_CODES = (
     "Exit codes: 0 ok · 1 not found (get), or not as it should be (demo, verify, plugins) · 2 wrong usage or config · "
-    "3 registry unavailable or too slow · 4 permission denied · 70 a bug · 130 interrupted, 143 terminated, "
-    "141 nobody reads the output any more. register that left cleanly ends with 0, whatever asked it to stop. "
-    "run ends with the exit code of its program, 126 or 127 where that cannot be started."
+    "3 registry unavailable or too slow · 4 permission denied · 70 a bug · 74 the output cannot be written · "
+    "130 interrupted, 143 terminated, 141 nobody reads the output any more. register that left cleanly ends with 0, "
+    "whatever asked it to stop. run ends with the exit code of its program, 126 or 127 where that cannot be started."
 )
 _ENVIRONMENT = (
     "Environment: MICROREG_REGISTRY, the registry where --registry is not given; MICROREG_ADVERTISE, the host "
@@ -79,6 +79,7 @@ def run(arguments: list[str]) -> int:
         app = build()
         _add_plugins(app)
         result = get_command(app).main(args=arguments, prog_name="microreg", standalone_mode=False)
+        sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except BrokenPipeError:
         return end_quietly()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -26,6 +27,7 @@ __all__ = [
     "BUG",
     "FAILED",
     "NOT_FOUND",
+    "NO_OUTPUT",
     "OK",
     "PERMISSION",
     "UNAVAILABLE",
@@ -45,9 +47,12 @@ FAILED = 1
 USAGE = 2
 UNAVAILABLE = 3
 PERMISSION = 4
+NO_OUTPUT = 74
+"""EX_IOERR of BSD's sysexits.h."""
 BUG = 70
 """EX_SOFTWARE of BSD's sysexits.h."""
 
+_DISK = {errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT, errno.EBADF}
 _USERINFO = re.compile(r"(://)[^/\s@]*@")
 _OPTION = re.compile(r"([?&#])([\w.-]+)=([^&\s'\"|]*)")
 _REFERENCE = re.compile(r"(?:\$\{[A-Za-z_][A-Za-z0-9_]*\})*|\*\*\*")
@@ -83,6 +88,8 @@ def describe(error: BaseException) -> tuple[int, str, str]:
         return USAGE, "usage", redacted(error.format_message())
     if isinstance(error, KeyboardInterrupt):
         return 130, "interrupted", "interrupted"
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return NO_OUTPUT, "output", f"the output cannot be written: {error.strerror}"
     return BUG, "bug", redacted(f"{type(error).__name__}: {error}")
 
 
@@ -139,7 +146,11 @@ def redacted(text: str) -> str:
 
 
 def prepare_streams() -> None:
-    """A character that the terminal's encoding lacks is printed as an escape; it is no error."""
+    """A character that the terminal's encoding lacks is printed as an escape, a closed stream is the null device."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

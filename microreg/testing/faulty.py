@@ -208,7 +208,7 @@ class _Inbox:
     async def get(self, seconds: float) -> Event | None:
         """The next event; None where none came in time."""
         if self._next is None:
-            self._next = asyncio.ensure_future(anext(self._events))  # type: ignore[arg-type]
+            self._next = asyncio.ensure_future(anext(self._events))
         if not (await asyncio.wait([self._next], timeout=seconds))[0]:
             return None
         done, self._next = self._next, None

@@ -79,7 +79,8 @@ class Harness:
     @property
     def offers(self) -> frozenset[str]:
         """The capabilities of the registry, and the faults and seams of the harness."""
-        return self.capabilities | self.faults.offered | (frozenset() if self.command is None else SEAMS)
+        seams = SEAMS if self.command is not None else frozenset[str]()
+        return self.capabilities | self.faults.offered | seams
 
     def __repr__(self) -> str:
         return f"Harness({self.title!r})"

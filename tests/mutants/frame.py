@@ -17,6 +17,8 @@ from microreg.url import Options, RegistryURL
 from microreg.watch import Watch
 from mutants.disk import OnDisk, harness_on_disk
 
+__all__ = ["MUTANTS", "SEEN", "FaultyMemory", "Source", "dies_by", "harness_of"]
+
 MUTANTS: list[tuple[type[Registry], str]] = []
 """Each mutant with the id of a check that it must die by."""
 SEEN: dict[type[Registry], str] = {}

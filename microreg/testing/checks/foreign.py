@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from microreg import codec
@@ -92,7 +92,7 @@ async def _skips_garbage(case: Case) -> None:
 
 
 @contextmanager
-def _warnings() -> Iterator[list[str]]:
+def _warnings() -> Generator[list[str]]:
     """The warnings of microreg meanwhile; they go to nobody else."""
     log = logging.getLogger("microreg")
     heard: list[str] = []
