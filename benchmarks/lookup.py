@@ -11,10 +11,12 @@ from itertools import cycle, repeat
 from time import process_time
 
 from data import record
-from timing import Theme
+from figures import Aim
+from timing import Theme, awaited
 
 from microreg import Node, Registry, Selector, Service, connect
 from microreg.backends.memory import MemoryRegistry
+from microreg.layers.cache import CacheLayer
 
 PICKS = 20_000
 SIZES = (10, 100, 1_000, 10_000)
@@ -58,8 +60,12 @@ def draw(strategy: str, size: int, loops: int) -> float:
 
 async def hot(loops: int) -> float:
     async with fleet(100, "cache+memory://") as registry:
+        cache = registry.unwrap(CacheLayer)
+        assert cache is not None
         await registry.get_service("greeter")
-        while not (await registry.get_service("greeter"))[0].nodes:
+        for _ in range(1000):
+            if cache.services("greeter"):
+                break
             await asyncio.sleep(0)
         get = registry.get_service
         begun = process_time()
@@ -86,7 +92,7 @@ def main() -> None:
         for size in SIZES:
             theme.pair(
                 f"pick, {strategy} of {size:,}",
-                lambda loops, strategy=strategy, size=size: asyncio.run(pick(strategy, size, loops)),
+                awaited(partial(pick, strategy, size)),
                 partial(draw, strategy, size),
                 floor_is,
                 per=PICKS,
@@ -94,8 +100,8 @@ def main() -> None:
             )
     theme.pair(
         "get_service of a hot name, cache+",
-        lambda loops: asyncio.run(hot(loops)),
-        lambda loops: asyncio.run(plain(loops)),
+        awaited(hot),
+        awaited(plain),
         "a coroutine that looks up",
         per=PICKS,
     )

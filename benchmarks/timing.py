@@ -1,14 +1,15 @@
 """A theme: pairs of what is measured and its floor, timed in worker processes by pyperf, then plain figures.
 
 Time is the processor time of the process, and the best of all values counts: other programs on the machine
-then disturb least. pyperf's options work: ``--processes 20 --values 10`` for a longer run.
+then disturb least. ``--rounds 20 --values 10`` make a longer run.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import redirect_stdout
 from importlib import import_module
 from io import StringIO
@@ -34,6 +35,11 @@ class _Runner(Protocol):
     def bench_time_func(self, name: str, function: Timer, *, inner_loops: int) -> _Benchmark | None: ...
 
 
+def _hand_on(command: list[str], options: Namespace) -> None:
+    """Workers count the benchmarks to find theirs, so they must know how many there are."""
+    command += ["--rounds", str(options.rounds)]
+
+
 def repeated(work: Callable[[], object]) -> Timer:
     """A timer of work that needs nothing before it."""
 
@@ -46,33 +52,45 @@ def repeated(work: Callable[[], object]) -> Timer:
     return timer
 
 
+def awaited(timer: Callable[[int], Coroutine[object, object, float]]) -> Timer:
+    """A timer that runs in an event loop of its own."""
+    return lambda loops: asyncio.run(timer(loops))
+
+
 class Theme:
-    """The figures of one file. Every worker process runs the same file, and does one of its pairs' halves."""
+    """The figures of one file. Every worker process runs the same file, and does one of its pairs' halves.
+
+    The two halves take turns, ``--rounds`` times: a machine that is slow for a while is slow for both.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.figures: list[Figure] = []
-        runner = import_module("pyperf").Runner(values=5, processes=3, loops=1)
-        self._runner = cast(_Runner, runner)
+        self._runner = cast(
+            _Runner, import_module("pyperf").Runner(values=5, processes=1, loops=1, add_cmdline_args=_hand_on)
+        )
+        self._runner.argparser.add_argument("--rounds", type=int, default=3, help="worker processes for each half")
         self._runner.argparser.add_argument("--json", type=Path, help="write the figures to this file")
         # pyperf reads sys.argv unless it is given something else, and only once.
         self._options = self._runner.parse_args(["--quiet", *sys.argv[1:]])
 
     def pair(self, what: str, ours: Timer, floor: Timer, floor_is: str, *, per: int, aim: Aim | None = None) -> None:
         """Time both; each does ``per`` operations in a loop."""
-        best: list[float] = []
-        for half, timer in (("microreg", ours), ("floor", floor)):
-            with redirect_stdout(StringIO()):  # of its own report; the table says the same
-                found = self._runner.bench_time_func(f"{self.name}: {what}: {half}", timer, inner_loops=per)
-            if found is not None:
-                best.append(min(found.get_values()))
-        if len(best) == 2:
-            self.figures.append(Figure(what, "s", best[0], best[1], floor_is, aim))
+        values: dict[str, list[float]] = {"microreg": [], "floor": []}
+        for turn in range(self._options.rounds):
+            for half, timer in (("microreg", ours), ("floor", floor)):
+                with redirect_stdout(StringIO()):  # of pyperf's own report; the table says the same
+                    found = self._runner.bench_time_func(f"{what} {half} {turn}", timer, inner_loops=per)
+                if found is not None:
+                    values[half] += found.get_values()
+        if not self._options.worker:
+            self.figures.append(Figure(what, "s", min(values["microreg"]), min(values["floor"]), floor_is, aim))
 
-    def plain(self, measure: Callable[[], Figure]) -> None:
+    def plain(self, measure: Callable[[], Figure | list[Figure]]) -> None:
         """Measure something that is not a time of many operations; in the first process only."""
         if not self._options.worker:
-            self.figures.append(measure())
+            found = measure()
+            self.figures += found if isinstance(found, list) else [found]
 
     def report(self) -> None:
         """Print the table and write the JSON."""

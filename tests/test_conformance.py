@@ -1,4 +1,4 @@
-"""Our own backends keep the contract. A stranger's whole module is one such line."""
+"""The memory backend keeps the contract (mDNS: tests/integration). A whole module of a stranger is one such line."""
 
 from microreg.testing import CHECKS, Harness, contract, virtual
 
@@ -8,4 +8,3 @@ _VIRTUAL = [check for check in CHECKS if check.id != "general.wrong-loop"]
 # A store in this process needs no real time, which is as well: ttls and outages last for seconds.
 TestMemory = contract(Harness("memory://kit"), _VIRTUAL, run=virtual.run)
 TestMemoryInRealTime = contract(Harness("memory://kit"), _REAL)
-TestMdns = contract(Harness("mdns://127.0.0.1", patience=10.0, concurrency=16))

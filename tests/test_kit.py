@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 import unittest
 from collections import Counter
 
@@ -30,6 +31,7 @@ from microreg.testing import (
 )
 from microreg.testing import virtual as virtual_time
 from microreg.testing.check import CAPABILITIES, FAULTS, SEAMS, check
+from microreg.testing.process import ClientProcess
 from microreg.testing.show import show
 from mutants import MUTANTS, SEEN, FaultyMemory, harness_of
 from support import python, run
@@ -157,6 +159,64 @@ def test_a_harness_offers_its_faults_and_the_registrys_capabilities() -> None:
     assert Harness("memory://kit", faults=Wiper()).offers == {"wipe", *CAPABILITIES}
     assert Faults().offered == frozenset()
     assert harness_of(FaultyMemory).faults.offered == FAULTS
+
+
+def test_a_fault_that_lasts_is_offered_only_with_its_end() -> None:
+    class Half(Faults):
+        async def kill(self) -> None:
+            raise AssertionError("not to be used")
+
+        async def thaw(self) -> None:
+            raise AssertionError("not to be used")
+
+    assert Half().offered == frozenset()
+
+
+def test_killing_and_restarting_without_data_is_wiping_and_every_fault_ends() -> None:
+    done: list[str] = []
+
+    class Server(Faults):
+        async def kill(self) -> None:
+            done.append("kill")
+
+        async def restart(self, *, wipe: bool = False) -> None:
+            done.append("restart without data" if wipe else "restart")
+
+        async def freeze(self) -> None:
+            raise OSError("no such process")
+
+        async def thaw(self) -> None:
+            done.append("thaw")
+
+    async def main() -> None:
+        faults = Server()
+        assert faults.offered == {"kill", "wipe", "freeze"}
+        await faults.wipe()
+        with pytest.raises(KeyError):
+            async with faults.down():
+                raise KeyError
+        with pytest.raises(OSError, match="no such process"):
+            async with faults.frozen():
+                raise AssertionError("frozen, although that failed")
+
+    run(main())
+    assert done == ["kill", "restart without data", "kill", "restart", "thaw"]
+
+
+def test_a_client_process_comes_with_a_config_string_and_can_be_given() -> None:
+    assert "process" not in Harness("memory://kit").offers
+    assert "process" in Harness("static://").offers
+    assert "process" in Harness("memory://kit", command=["true"]).offers
+
+
+def test_a_client_process_that_does_not_register_says_what_it_printed_and_is_gone() -> None:
+    async def main() -> None:
+        process = ClientProcess([sys.executable, "-c", "input(); print('no')"], "", Service("s"), 1.0)
+        with pytest.raises(RuntimeError, match=r"printed b'no.*expected b'registered'"):
+            await process.__aenter__()
+        await process.kill()
+
+    run(main())
 
 
 def test_a_report_as_text_and_json() -> None:

@@ -95,6 +95,7 @@ class World:
         self.clients = [Client(random.Random(self.rng.random())) for _ in range(LINES)]
         self.announced: list[Announced] = []
         self.listeners: list[Listener] = []
+        self.sound = True
         for client in self.clients:
             self.run(client.registry.open())
 
@@ -203,6 +204,7 @@ class World:
 
     def calm(self) -> None:
         """In fair weather, after a while: every promise."""
+        self.sound = False
         self.clear()
         self.sleep(CALM)
         self.no_zombies()
@@ -214,6 +216,7 @@ class World:
             assert listener.watch.state == "live", f"{listener.watch.name}: {listener.watch.error!r}"
         for _ in range(5):
             if self.lawful():
+                self.sound = True
                 return
             self.sleep(0.3)
         raise AssertionError("a watch does not fold into what get_service says")
@@ -359,8 +362,9 @@ class Simulation(RuleBasedStateMachine):
         world, self.world = self.world, None
         if world is not None:
             try:
-                world.rest_of_the_day()
-                assert world.now() >= SECONDS
+                if world.sound:
+                    world.rest_of_the_day()
+                    assert world.now() >= SECONDS
             finally:
                 world.close()
 
@@ -368,6 +372,7 @@ class Simulation(RuleBasedStateMachine):
 TestSimulation = Simulation.TestCase
 TestSimulation.settings = settings(
     max_examples=EXAMPLES,
+    derandomize=EXAMPLES == 3,  # the same few every day; a long run looks for new ones
     stateful_step_count=25,
     deadline=None,
     print_blob=True,

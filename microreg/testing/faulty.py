@@ -157,7 +157,10 @@ class FaultyMemory(MemoryRegistry):
         """A Snapshot, then changes: late, twice, and overtaking each other, but for each node in their order."""
         await self._ask()
         self.store.require()
-        async with aclosing(_Inbox(self.store.catalog.changes(name))) as inbox:
+        events = self.store.catalog.changes(name)
+        async with aclosing(_Inbox(events)) as inbox:
+            if (told := self.told(await anext(events))) is not None:
+                yield told
             while True:
                 for event in await self._arriving(inbox):
                     for _ in range(2 if self.line.duplicates else 1):

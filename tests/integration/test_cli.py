@@ -604,3 +604,17 @@ def test_register_is_seen_by_list_get_and_watch_over_mdns(cli: Cli) -> None:
         assert registering.wait(5) == 0
     missing = cli("get", name, *mdns)
     assert missing.code == 1 and "nobody answered" in missing.err
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "message"),
+    [
+        (">&-", 0, ""),
+        (">/dev/full", 74, "microreg: the output cannot be written: No space left on device"),
+        ("2>&-", 0, ""),
+    ],
+)
+def test_output_that_is_closed_or_full_is_no_bug(redirection: str, code: int, message: str) -> None:
+    command = f'"$0" -m microreg.cli list --registry static://orders=10.0.0.1:80 {redirection}'
+    result = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, text=True, timeout=30)
+    assert (result.returncode, result.stderr.strip()) == (code, message)

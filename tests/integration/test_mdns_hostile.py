@@ -4,88 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import socket
-from collections.abc import Generator
-from contextlib import contextmanager
 
 import pytest
 
+from mdns_neighbours import GROUP, URL, Fold, ahead, doubts, forged, neighbour, service, station, unique
 from microreg import connect
-from microreg.backends.mdns import MdnsRegistry, names, nodes, records, wire
-from microreg.backends.mdns.interfaces import Link
+from microreg.backends.mdns import names, nodes, records, wire
 from microreg.backends.mdns.own import Own, Want, packets
-from microreg.backends.mdns.station import Station
-from microreg.backends.mdns.transport import PORT, _shared_socket
 from microreg.backends.mdns.wire import PTR, RESPONSE, SRV, TXT, Question, Record
-from microreg.catalog import Catalog
 from microreg.errors import ServiceNotFound
-from microreg.events import Change
-from microreg.model import Node, Service
-from microreg.registry import Registry
-from microreg.watch import Watch
 from support import run, wait_until
-
-URL = "mdns://127.0.0.1?settle=100ms"
-GROUP = "224.0.0.251", PORT
-
-
-def unique(name: str = "host") -> str:
-    return f"{name}-{os.urandom(5).hex()}"
-
-
-def service(name: str, id: str = "a", port: int = 8080) -> Service:
-    return Service(name, nodes=[Node(f"127.0.0.1:{port}", id=id)])
-
-
-@contextmanager
-def neighbour() -> Generator[socket.socket]:
-    """A socket on port 5353 of loopback, as any program may have one."""
-    with _shared_socket(Link("lo", 0, "127.0.0.1")) as sock:
-        yield sock
-
-
-def station(registry: Registry) -> Station:
-    mdns = registry.unwrap(MdnsRegistry)
-    assert mdns is not None and mdns._station is not None
-    return mdns._station
-
-
-def forged(record: Service, revision: int, ttl: int = 60) -> bytes:
-    [packet] = packets([Own(record, ttl, revision).answer(Want.ALL)])
-    return packet
-
-
-def doubts(registry: Registry) -> int:
-    return sum(node.doubted for node in station(registry).browser._nodes._nodes.values())
-
-
-class Fold:
-    """A watch, folded into a catalog by a task."""
-
-    def __init__(self, events: Watch) -> None:
-        self.catalog = Catalog()
-        self.changes: list[Change] = []
-        self._events = events
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Fold:
-        await self._events.__aenter__()
-        self.catalog.apply(await anext(self._events))
-        self._task = asyncio.create_task(self._follow())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._events.close()
-        assert self._task is not None
-        await self._task
-
-    async def _follow(self) -> None:
-        async for event in self._events:
-            self.catalog.apply(event)
-            if isinstance(event, Change):
-                self.changes.append(event)
 
 
 def test_nonsense_changes_nothing_and_stalls_nobody(caplog: pytest.LogCaptureFixture) -> None:
@@ -138,10 +68,10 @@ def test_a_forged_goodbye_is_not_believed() -> None:
         async with connect(URL) as one, connect(URL) as other, Fold(other.watch(name)) as fold:
             await one.register(service(name))
             await wait_until(lambda: fold.catalog.get(name, "a"))
-            liar = Own(service(name), 15, 2**45)
+            liar = Own(service(name), 15, ahead())
             plain = [Record(liar.label, kind, 0, bytes(6), liar.target) for kind in (SRV,)]
             with neighbour() as sock:
-                for parts in (liar.goodbye(2**45, expired=False), ((*plain,), ())):
+                for parts in (liar.goodbye(ahead(), expired=False), ((*plain,), ())):
                     [packet] = packets([parts])
                     sock.sendto(packet, GROUP)
                     await wait_until(lambda: doubts(other))
@@ -159,9 +89,10 @@ def test_a_forged_update_is_put_right(caplog: pytest.LogCaptureFixture) -> None:
         async with connect(URL) as one, connect(URL) as other, Fold(other.watch(name)) as fold:
             await one.register(service(name))
             await wait_until(lambda: fold.catalog.get(name, "a"))
+            revision = ahead()
             with neighbour() as sock:
                 for _ in range(5):
-                    sock.sendto(forged(service(name, port=6666), 2**45), GROUP)
+                    sock.sendto(forged(service(name, port=6666), revision), GROUP)
             await wait_until(lambda: fold.catalog.services(name) == (service(name, port=6666),))
             await wait_until(lambda: fold.catalog.services(name) == (service(name),))
             assert await other.get_service(name) == (service(name),)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 from microreg.backends.mdns.lookup import Warnings
 from microreg.backends.mdns.own import Own
-from microreg.backends.mdns.records import decode, identity_in
+from microreg.backends.mdns.records import claim_in, identity_in, too_far
 from microreg.backends.mdns.responder import Responder
 from microreg.backends.mdns.wire import PTR, TXT, Message, Question, Text
-from microreg.errors import InvalidService
 
 __all__ = ["Defence"]
 
@@ -24,18 +24,29 @@ log = logging.getLogger("microreg.mdns")
 _AT_MOST_EVERY = 1.0
 _WAIT = 0.1
 _AGAIN = 0.03
+_FRESH = 1.0
+_GATHER = 0.01
+_BATCH = 20
 
 
 class Defence:
     """Watches what others say about the nodes of a responder."""
 
-    def __init__(self, responder: Responder, ask: Callable[[Sequence[Question]], None]) -> None:
+    def __init__(
+        self,
+        responder: Responder,
+        ask: Callable[[Sequence[Question]], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._responder = responder
         self._ask = ask
+        self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._warnings = Warnings(log)
         self._timers: dict[Own, asyncio.TimerHandle] = {}
         self._asked: dict[Own, bool] = {}
+        self._greeting: dict[Own, None] = {}
+        self._greeter: asyncio.TimerHandle | None = None
         self._renewed: set[Own] = set()
 
     def close(self) -> None:
@@ -43,11 +54,13 @@ class Defence:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        if self._greeter is not None:
+            self._greeter.cancel()
 
     def heard(self, message: Message, *, answer: bool = False) -> None:
         """A response of anybody; ``answer``: to a question of ours."""
         contradicted = False
-        for text in message.texts:
+        for text in dict.fromkeys(message.texts):
             own = self._responder.by_identity(identity_in(text.data))
             if own is not None and text.data != own.txt:
                 contradicted = True
@@ -59,30 +72,52 @@ class Defence:
                     self._contest(own, 0)
 
     def renewed(self, own: Own) -> None:
-        """A node that gave way is registered again: it comes back if the other is gone."""
+        """A node is registered: asked for when that is new; where it gave way, it comes back if the other is gone."""
+        if own.fresh_until == float("inf"):
+            own.fresh_until = self._loop.time() + _FRESH
+            self._greeting[own] = None
+            if self._greeter is None:
+                self._greeter = self._loop.call_later(_GATHER, self._greet)
         if own.yielded:
             if own in self._timers:
                 self._renewed.add(own)
             self._contest(own, own.rival)
 
+    def _greet(self) -> None:
+        """Ask whether somebody announces already what was just registered."""
+        self._greeter = None
+        questions = [Question(own.label, TXT) for own in self._greeting]
+        self._greeting.clear()
+        for start in range(0, len(questions), _BATCH):
+            self._ask(questions[start : start + _BATCH])
+
     def _contradicted(self, own: Own, record: Text, answer: bool) -> None:
-        try:
-            text = decode(record.data)
-        except InvalidService:
+        revision, leaving = claim_in(record.data)
+        if revision < own.revision or too_far(revision, self._clock()):
             return
-        if text.revision <= own.revision:
+        if self._loop.time() < own.fresh_until:
+            own.rival = max(own.rival, revision)
+            own.fresh_until = 0.0
+            if not leaving:
+                self._warn(own)
+            self._responder.put_again(own)
             return
-        own.rival = max(own.rival, text.revision)
-        if own in self._asked and answer and text.record is not None:
+        if revision == own.revision:
+            return
+        own.rival = max(own.rival, revision)
+        if own in self._asked and answer and not leaving:
             self._asked[own] = True
         elif not own.yielded:
-            self._warnings.say(
-                "rival",
-                "another process registers the same node id, or somebody forges records",
-                service=own.key[0],
-                node=own.key[1],
-            )
-            self._contest(own, text.revision)
+            self._warn(own)
+            self._contest(own, revision)
+
+    def _warn(self, own: Own) -> None:
+        self._warnings.say(
+            "rival",
+            "another process registers the same node id, or somebody forges records",
+            service=own.key[0],
+            node=own.key[1],
+        )
 
     def _contest(self, own: Own, revision: int) -> None:
         """Find out who is right, for one node at most once a second."""

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 from microreg.backends.mdns.lookup import Desk, Warnings
 from microreg.backends.mdns.names import subtype
-from microreg.backends.mdns.records import Text, decode, name_in, seal
-from microreg.backends.mdns.wire import IPV4, PTR, SRV, TXT, Message, Question, Record, dotted
+from microreg.backends.mdns.reader import Reader
+from microreg.backends.mdns.records import Text, name_in, seal
+from microreg.backends.mdns.wire import PTR, SRV, TXT, Message, Question, Record
 from microreg.catalog import Catalog
-from microreg.errors import InvalidService
 from microreg.events import Reason
-from microreg.net import join_address
 from microreg.toolkit import Deadlines
 
 __all__ = ["MAX_NODES", "MAX_PER_NAME", "MAX_TTL", "Key", "Nodes"]
@@ -41,6 +40,8 @@ _TOMBSTONE = 10.0
 _GATHER = 0.005
 _AGAIN = 0.03
 _DOUBT = 0.1
+_PATIENCE = 0.3
+_SEEK = (0.5, 1.0, 2.0)
 _BATCH = 20
 
 
@@ -82,6 +83,7 @@ class Nodes:
         self._wants, self._owns, self._ask_all, self._news = wants, owns, due, news
         self._loop = asyncio.get_running_loop()
         self._warnings = Warnings(log)
+        self._reader = Reader()
         self._nodes: dict[Key, _Node] = {}
         self._labels: dict[bytes, Key] = {}
         self._texts: dict[bytes, _Node] = {}
@@ -89,6 +91,7 @@ class Nodes:
         self._deadlines: Deadlines[Key] = Deadlines(self._due)
         self._graves: dict[Key, tuple[Text, float]] = {}
         self._questions: dict[Key, int] = {}
+        self._sought: set[str] = set()
         self._timers: set[asyncio.TimerHandle] = set()
 
     def close(self) -> None:
@@ -100,21 +103,25 @@ class Nodes:
 
     def heard(self, message: Message) -> None:
         """Take in a response. What is known word for word is only refreshed, without another look."""
+        fresh: set[bytes] = set()
         for ttl, txt in message.texts:
             node = self._texts.get(txt)
-            if node is not None:
-                if ttl:
-                    self._refresh(node, ttl)
-            elif self._wants(name := name_in(txt)) or (not name and b"n=" in txt):
-                for record in message.records:
-                    if record.kind == TXT and record.data == txt:
-                        self._text(record, message)
+            if node is None:
+                fresh.add(txt)
+            elif ttl:
+                self._refresh(node, ttl)
+        fresh = {txt for txt in fresh if self._wants(name := name_in(txt)) or (not name and b"n=" in txt)}
+        judged: set[bytes] = set()
+        if fresh:
+            for text, record in self._reader.read(message, fresh):
+                if text.secret or (record.ttl == 0 and text.revision):
+                    judged.add(record.name)
+                self._text(text, record)
         if message.leaving:
             for record in message.records:
-                if record.ttl == 0:
-                    key = self._labels.get(record.target if record.kind == PTR else record.name)
-                    if key is not None:
-                        self._doubt(self._nodes[key])
+                label = record.target if record.kind == PTR else record.name
+                if record.ttl == 0 and label not in judged and label in self._labels:
+                    self._doubt(self._nodes[self._labels[label]], _PATIENCE)
 
     def forget(self, key: Key) -> None:
         """No longer of interest, or now our own: dropped without a word to the catalog."""
@@ -134,16 +141,10 @@ class Nodes:
 
     # -- hearing ---------------------------------------------------------------------------------
 
-    def _text(self, record: Record, message: Message) -> None:
-        try:
-            text = decode(record.data, _address(message, record.name))
-        except InvalidService as error:
-            instance = dotted(record.name)
-            self._warnings.say("malformed", "ignored a malformed record", instance=instance, error=str(error))
-            return
+    def _text(self, text: Text, record: Record) -> None:
         if not self._wants(text.name.encode()) or self._owns((text.name, text.id)):
             return
-        if text.secret:
+        if text.secret or (record.ttl == 0 and text.revision):
             self._goodbye(text)
         elif record.ttl:
             self._admit(text, record)
@@ -193,23 +194,28 @@ class Nodes:
     # -- leaving ---------------------------------------------------------------------------------
 
     def _goodbye(self, text: Text) -> None:
-        """A goodbye that carries the secret behind the seal can only be the node's own."""
+        """A goodbye that carries the secret behind the seal can only be the node's own; a late one says nothing."""
         node = self._nodes.get((text.name, text.id))
         if node is None:
-            self._bury(text)
-        elif text.revision >= node.revision and seal(text.secret) == node.seal:
+            if text.secret:
+                self._bury(text)
+        elif text.revision < node.revision:
+            return
+        elif seal(text.secret) == node.seal:
             self._bury(text)
             self._drop(node, Reason.EXPIRED if text.expired else Reason.DEREGISTERED)
         else:
-            self._doubt(node)
+            self._doubt(node, _PATIENCE)
 
-    def _doubt(self, node: _Node) -> None:
+    def _doubt(self, node: _Node, patience: float = _DOUBT) -> None:
         """Somebody says that the node is gone, or something older: ask, and believe it when nobody objects."""
         if node.doubted:
             return
         node.doubted = True
         before = node.heard
         self._ask(node.key, times=2)
+        if patience > _DOUBT:
+            self._after(patience / 2, lambda: self._ask(node.key, times=2) if node.heard == before else None)
 
         def decide() -> None:
             rival, node.doubted, node.rival = node.rival, False, None
@@ -221,7 +227,7 @@ class Nodes:
                 node.revision = -1
                 self._admit(*rival)
 
-        self._after(_DOUBT, decide)
+        self._after(patience, decide)
 
     def _drop(self, node: _Node, reason: Reason) -> None:
         self.forget(node.key)
@@ -248,6 +254,7 @@ class Nodes:
         node = self._nodes[key]
         if node.stage == _LAST:
             self._drop(node, Reason.EXPIRED)
+            self._seek(key[0])
             return
         if node.stage == 0:
             self._ask_all(key[0])
@@ -255,6 +262,15 @@ class Nodes:
             self._ask(key, times=1 if node.stage < len(_PARTS) - 1 else 2)
         node.stage += 1
         self._deadlines.set(key, max(self._next(node), self._loop.time() + _MIN_STEP))
+
+    def _seek(self, name: str) -> None:
+        """The node may live, and all its answers be lost: it comes back soon if it is asked for a few times."""
+        if name in self._sought:
+            return
+        self._sought.add(name)
+        for delay in _SEEK:
+            self._after(delay, lambda: self._ask_all(name))
+        self._after(_SEEK[-1], lambda: self._sought.discard(name))
 
     def _next(self, node: _Node) -> float:
         """When the node is to be asked for (or, at the last stage, given up)."""
@@ -294,18 +310,3 @@ class Nodes:
 
         handle = self._loop.call_later(delay, run)
         self._timers.add(handle)
-
-
-def _address(message: Message, instance: bytes) -> str:
-    """The ``host:port`` in the SRV record of an instance; empty where there is none."""
-    for record in message.records:
-        if record.kind == SRV and record.name == instance and len(record.data) == 6:
-            host = dotted(record.target)
-            for other in message.records:
-                if other.kind == IPV4 and other.name == record.target and len(other.data) == 4:
-                    host = ".".join(map(str, other.data))
-            try:
-                return join_address(host, int.from_bytes(record.data[4:6], "big"))
-            except InvalidService:
-                return ""
-    return ""

@@ -46,6 +46,7 @@ class Own:
         self.step = 0
         self.challenged = float("-inf")
         self.rival = 0
+        self.fresh_until = float("inf")
         self.yielded = False
         self.update(record, ttl, revision)
 

@@ -20,14 +20,31 @@ from microreg import codec
 from microreg.errors import InvalidService, RecordTooLarge
 from microreg.model import FrozenDict, Node, Service, Status
 
-__all__ = ["COMFORTABLE", "MAX_TXT", "Text", "decode", "encode", "encode_goodbye", "identity_in", "name_in", "seal"]
+__all__ = [
+    "COMFORTABLE",
+    "MAX_AHEAD",
+    "MAX_TXT",
+    "Budget",
+    "Text",
+    "claim_in",
+    "decode",
+    "encode",
+    "encode_goodbye",
+    "identity_in",
+    "name_in",
+    "seal",
+    "too_far",
+]
 
 COMFORTABLE = 1150
 """Bytes of TXT up to which a record stays as text: with the other records of its node it fits one packet."""
 MAX_TXT = 8000
 """Bytes of TXT that a record may have, compressed: more does not fit the largest packet (RFC 6762 section 17)."""
+MAX_AHEAD = 86_400.0
+"""Seconds that a revision may be ahead of the clock: beyond that it was forged, or a clock is wrong by days."""
 
 _MAX_STRING = 255
+_SLACK = 3600.0
 _REVISION = re.compile(rb"[0-9]{1,15}")
 _STATUS = {str(status): status for status in Status}
 
@@ -43,6 +60,13 @@ class Text:
     record: Service | None
     secret: bytes
     expired: bool
+
+
+@dataclass(slots=True)
+class Budget:
+    """Bytes that may still be inflated; below zero once that was too many."""
+
+    left: int
 
 
 def seal(secret: bytes) -> bytes:
@@ -88,10 +112,30 @@ def identity_in(txt: bytes) -> bytes:
     return txt[: first + 1 + txt[first]] if first < len(txt) else b""
 
 
-def decode(txt: bytes, address: str = "") -> Text:
+def claim_in(txt: bytes) -> tuple[int, bool]:
+    """The revision in a TXT record, and whether it is a goodbye, without reading the rest.
+
+    The revision is -1 where it is malformed.
+    """
+    values = _unpack(txt)
+    revision = values.get(b"r", b"0")
+    return int(revision) if _REVISION.fullmatch(revision) else -1, bool(values.get(b"k"))
+
+
+def too_far(revision: int, now: float, *, received: bool = False) -> bool:
+    """Whether a revision is too far ahead of the clock ``now`` (seconds) to be believed.
+
+    What is ``received`` gets an hour more: our own may be one above the highest that we believe, and is read
+    by others whose clock is behind.
+    """
+    return revision > (now + MAX_AHEAD + _SLACK * received) * 1000
+
+
+def decode(txt: bytes, address: str = "", budget: Budget | None = None) -> Text:
     """Read a TXT record; ``address`` is that of its SRV record, for those who do not write ``a``.
 
-    Raises InvalidService for what is no record of a node.
+    What it takes to inflate it is taken from the ``budget``. Raises InvalidService for what is no record of a
+    node.
     """
     values = _unpack(txt)
     name = codec.lenient_text(_strict(values.get(b"n", b"")), "service name")
@@ -102,7 +146,7 @@ def decode(txt: bytes, address: str = "") -> Text:
         raise InvalidService(f"revision {revision[:20]!r}: expected up to 15 digits")
     secret = values.get(b"k", b"")
     goodbye = bool(secret)
-    record = None if goodbye else _record(values, name, node_id, address)
+    record = None if goodbye else _record(values, name, node_id, address, budget or Budget(0))
     return Text(name, node_id, int(revision), values.get(b"g", b""), record, secret, b"x" in values)
 
 
@@ -122,9 +166,9 @@ def _entries(record: Service) -> Iterator[tuple[bytes, bytes]]:
             yield prefix + key.encode(), value.encode()
 
 
-def _record(values: dict[bytes, bytes], name: str, node_id: str, address: str) -> Service:
+def _record(values: dict[bytes, bytes], name: str, node_id: str, address: str, budget: Budget) -> Service:
     if b"z" in values:
-        return _inflate(values[b"z"], name, node_id)
+        return _inflate(values[b"z"], name, node_id, budget)
     if not address:
         raise InvalidService("there is no address")
     metadata: dict[bytes, dict[str, str]] = {b"m.": {}, b"d.": {}}
@@ -136,13 +180,15 @@ def _record(values: dict[bytes, bytes], name: str, node_id: str, address: str) -
     return Service(name, _lenient(values.get(b"v", b"")), FrozenDict(metadata[b"d."]), (), (node,))
 
 
-def _inflate(data: bytes, name: str, node_id: str) -> Service:
+def _inflate(data: bytes, name: str, node_id: str, budget: Budget) -> Service:
     """The compressed form, bounded: a few bytes can claim to be gigabytes."""
     engine = zlib.decompressobj()
     try:
         text = engine.decompress(data, codec.MAX_RECORD)
     except zlib.error as error:
+        budget.left -= codec.MAX_RECORD
         raise InvalidService(f"what is compressed does not open: {error}") from None
+    budget.left -= len(text)
     if not engine.eof:
         raise InvalidService(f"what is compressed is cut off, or has more than {codec.MAX_RECORD} bytes")
     record = codec.decode(text)

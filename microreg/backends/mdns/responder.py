@@ -12,6 +12,7 @@ from microreg.backends.mdns.interfaces import Link
 from microreg.backends.mdns.names import BROWSE, SERVICE_TYPE
 from microreg.backends.mdns.nodes import Key
 from microreg.backends.mdns.own import Own, Parts, Want, packets
+from microreg.backends.mdns.records import too_far
 from microreg.backends.mdns.transport import PORT, Address, Transport
 from microreg.backends.mdns.wire import ANY, IPV4, IPV6, PTR, SRV, TXT, Message, Question, Record
 from microreg.events import Reason
@@ -82,7 +83,7 @@ class Responder:
             self._subtypes.setdefault(own.subtype, {})[key] = own
             self._repeats.pop(key, None)
             self.announce(own)
-        elif own.record != record:
+        elif own.record != record or too_far(own.revision, self._clock(), received=True):
             own.update(record, seconds, self.revision(own.rival))
             own.yielded = False
             self.announce(own)
@@ -140,7 +141,11 @@ class Responder:
 
     def revision(self, above: int = 0) -> int:
         """A revision that is higher than all before: milliseconds, so that a restarted process is ahead too."""
-        self._revision = max(int(self._clock() * 1000), self._revision + 1, above + 1)
+        now = self._clock()
+        last = max(self._revision, above)
+        if too_far(last, now, received=True):  # the clock was wrong, and is right now
+            last = 0
+        self._revision = max(int(now * 1000), last + 1)
         return self._revision
 
     async def close(self) -> None:

@@ -15,6 +15,7 @@ __all__ = ["CHECKS"]
 
 CHECKS: list[Check] = []
 
+_TRIES = 3
 _WAIT = 0.09
 """Seconds. Who waits for the sake of waiting waits for a tenth."""
 _SUFFIXES = ("-Foo", "-Foo-bar", "-Foo.bar", "-Foo_bar", "-Foobar", "-foo", "-FOO", "-F", "-Foo.bar-bar")
@@ -96,9 +97,14 @@ async def _complete(case: Case) -> None:
     await case.shows(writers[0], name, whole)
     await case.settle()
     for askers in (1, 8):
-        fresh = await case.client()
-        for answer in await asyncio.gather(*(case.found(fresh, name) for _ in range(askers))):
-            case.expect(answer == (whole,), f"all 9 nodes for each of {askers} that ask a new client", answer)
+        for _ in range(_TRIES):  # where answers come as packets, a busy machine may lose one
+            fresh = await case.client()
+            answers = await asyncio.gather(*(case.found(fresh, name) for _ in range(askers)))
+            wrong = [answer for answer in answers if answer != (whole,)]
+            if not wrong:
+                break
+        else:
+            case.fail(f"all 9 nodes for each of {askers} that ask a new client", wrong[0])
 
 
 @check(CHECKS, "get.prompt", requires=("authoritative",))

@@ -10,11 +10,13 @@ from microreg.model import Node, Service, Status
 from microreg.registry import Registry
 from microreg.testing.case import Case
 from microreg.testing.check import Check, check
+from microreg.testing.listener import Listener
 
 __all__ = ["CHECKS"]
 
 CHECKS: list[Check] = []
 _PUSHED = 0.2
+_TRIES = 3
 
 
 @check(CHECKS, "watch.snapshot-first")
@@ -145,16 +147,26 @@ async def _reasons(case: Case) -> None:
 async def _pushes(case: Case) -> None:
     writer, reader, name = await case.client(), await case.client(), case.name()
     listener = await case.watch(reader, name)
+    medians: list[float] = []
+    for _ in range(_TRIES):  # a machine may be busy for a while
+        medians.append(await _latency(case, writer, listener, name))
+        if medians[-1] < _PUSHED:
+            return
+    case.fail(f"most changes heard within {_PUSHED:g} s of their register", f"medians of {medians} s")
+
+
+async def _latency(case: Case, writer: Registry, listener: Listener, name: str) -> float:
+    """The median of some changes, at random moments."""
     took: list[float] = []
-    for number in range(9):
+    for _ in range(9):
         await case.sleep_until(case.time() + case.rng.uniform(0.0, 0.1))
+        number = len(listener.changes)
         record = case.service(name, f"n{number}", port=8000 + number)
         await writer.register(record)
         began = case.time()
         await listener.expect(Action.CREATE, record)
         took.append(case.time() - began)
-    median = sorted(took)[len(took) // 2]
-    case.expect(median < _PUSHED, f"most changes heard within {_PUSHED:g} s of their register", f"{median:.3f} s")
+    return sorted(took)[len(took) // 2]
 
 
 @check(CHECKS, "watch.coalesces")

@@ -1,0 +1,5 @@
+"""mDNS keeps the contract, as far as a network without a store can: on loopback, with real packets and processes."""
+
+from microreg.testing import Harness, contract
+
+TestMdns = contract(Harness("mdns://127.0.0.1", patience=10.0, concurrency=16))

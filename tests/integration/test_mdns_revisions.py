@@ -1,0 +1,136 @@
+"""mdns://127.0.0.1: packets that cost too much to read, clocks that are wrong, goodbyes that come late."""
+
+from __future__ import annotations
+
+import zlib
+
+import pytest
+
+from mdns_neighbours import URL, Fold, ahead, doubts, forged, service, station, unique
+from microreg import connect
+from microreg.backends.mdns import names, reader, records, wire
+from microreg.backends.mdns.own import Own, packets
+from microreg.backends.mdns.wire import PTR, RESPONSE, TXT, Record
+from support import run, wait_until
+
+
+def packet(texts: list[bytes]) -> bytes:
+    label = names.instance("any", "x")
+    return wire.encode((), [Record(label, TXT, 60, text) for text in texts], flags=RESPONSE)
+
+
+def inflating(name: str, n: int) -> bytes:
+    body = b'{"name":"%s","endpoints":[%s],"nodes":[{"id":"q%d","address":"h:1"}]}' % (
+        name.encode(),
+        b",".join([b'{"name":"a"}'] * 5000),
+        n,
+    )
+    entries = [(b"n", name.encode()), (b"i", b"q%d" % n), (b"z", zlib.compress(body, 9))]
+    return records._pack(entries)
+
+
+def test_a_packet_costs_a_bounded_number_of_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    decodes: list[bytes] = []
+
+    def counting(txt: bytes, *args: object) -> records.Text:
+        decodes.append(txt)
+        return records.decode(txt, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(reader, "decode", counting)
+    name = unique()
+    bad = records._pack([(b"n", name.encode())])
+    late = records._pack([(b"i", b"1"), (b"n", name.encode())])
+    many = [records._pack([(b"n", name.encode()), (b"i", b"%d" % n), (b"r", b"x")]) for n in range(150)]
+    packed = [inflating(name, n) for n in range(32)]
+
+    async def main() -> None:
+        async with connect(URL) as other, Fold(other.watch(name)):
+            heard = station(other).browser._nodes.heard
+            for texts, most in (([bad] * 200, 1), ([late] * 200, 1), ([bad] * 200, 0), (many, 64), (packed, 5)):
+                data = packet(texts)
+                assert len(data) <= wire.MAX_PACKET
+                decodes.clear()
+                heard(wire.parse(data))
+                assert len(decodes) == most
+
+    run(main())
+
+
+def test_a_revision_days_ahead_is_believed_by_nobody() -> None:
+    name = unique()
+
+    async def main() -> None:
+        async with connect(URL) as one, connect(URL) as other, Fold(other.watch(name)) as fold:
+            await one.register(service(name))
+            await wait_until(lambda: fold.catalog.get(name, "a"))
+            own = station(one).responder.get((name, "a"))
+            assert own is not None
+            for revision in (10**15 - 1, ahead(24 * 365)):
+                message = wire.parse(forged(service(name, port=6666), revision))
+                for each in (one, other):
+                    station(each).defence.heard(message, answer=True)
+                    station(each).browser.heard(message)
+            assert own.rival == 0 and station(one).responder.revision() < ahead()
+            assert fold.catalog.services(name) == (service(name),) and not doubts(other)
+            async with connect(URL) as late:
+                assert await late.get_service(name) == (service(name),)
+
+    run(main())
+
+
+def test_a_clock_that_was_put_right_is_followed() -> None:
+    name = unique()
+
+    async def main() -> None:
+        async with connect(URL) as one, connect(URL) as other:
+            responder = station(one).responder
+            clock, responder._clock = responder._clock, lambda: ahead(24 * 365) / 1000
+            await one.register(service(name))
+            responder._clock = clock
+            await one.register(service(name))
+            assert await other.get_service(name) == (service(name),)
+
+    run(main())
+
+
+@pytest.mark.parametrize("behind", [10.0, 3600.0])
+def test_the_last_writer_wins_with_a_clock_that_is_behind(behind: float) -> None:
+    name = unique()
+
+    async def main() -> None:
+        async with connect(URL) as one, connect(URL) as two, connect(URL) as other, Fold(other.watch(name)) as fold:
+            first, second = station(one).responder, station(two).responder
+            second._clock = lambda: ahead() / 1000 - 3600 - behind
+            await one.register(service(name, port=1))
+            await wait_until(lambda: fold.catalog.services(name) == (service(name, port=1),))
+            own = first.get((name, "a"))
+            assert own is not None
+            own.fresh_until = 0.0
+            await two.register(service(name, port=2))
+            await wait_until(lambda: fold.catalog.services(name) == (service(name, port=2),))
+            await wait_until(lambda: own.yielded)
+            assert second.owns((name, "a"))
+            async with connect(URL) as late:
+                assert await late.get_service(name) == (service(name, port=2),)
+
+    run(main())
+
+
+def test_a_late_goodbye_of_an_older_generation_is_not_even_doubted() -> None:
+    name = unique()
+
+    async def main() -> None:
+        async with connect(URL) as one, connect(URL) as other, Fold(other.watch(name)) as fold:
+            await one.register(service(name))
+            await wait_until(lambda: fold.catalog.get(name, "a"))
+            old = Own(service(name), 60, ahead(-1))
+            [late] = packets([old.goodbye(ahead(-1), expired=False)])
+            station(other).browser.heard(wire.parse(late))
+            assert not doubts(other)
+            plain = wire.encode((), [Record(names.SERVICE_TYPE, PTR, 0, b"", old.label)], flags=RESPONSE)
+            station(other).browser.heard(wire.parse(plain))
+            assert doubts(other)
+            await wait_until(lambda: not doubts(other))
+            assert [change.action for change in fold.changes] == ["create"]
+
+    run(main())
