@@ -148,7 +148,7 @@ class Catalog:
         """Everything (of one name, or of all) as it is now."""
         if name is not None:
             return Snapshot.of(self._records.get(name, {}).values())
-        return Snapshot.of(chain.from_iterable(map(dict.values, self._records.values())))
+        return Snapshot.of(chain.from_iterable(records.values() for records in self._records.values()))
 
     def __len__(self) -> int:
         """The number of nodes."""

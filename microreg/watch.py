@@ -164,7 +164,7 @@ class Watch:
 
     def _first(self) -> Snapshot:
         self._told = True
-        return Snapshot.of(chain.from_iterable(map(dict.values, self._seen.values())))
+        return Snapshot.of(chain.from_iterable(records.values() for records in self._seen.values()))
 
     def _deliver(self, name: str, node_id: str, record: Service | None, reason: Reason | None) -> Change | None:
         records = self._seen.get(name)

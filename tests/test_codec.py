@@ -244,6 +244,52 @@ def test_equal_endpoints_and_metadata_are_one_object() -> None:
     assert decode(encode(record())).metadata is EMPTY or decode(encode(record())).metadata == EMPTY
 
 
+HEADS = [
+    '{"name":"x","version":"1"',
+    '{"name":"x","version":"2"',
+    '{"name":"x","nodes":[{"id":"old"}]',
+    '{"name":"x","metadata":{"a":"1"}',
+    '{"name":"x","future":{"a":1',
+    '{"name":"","version":"1"',
+    "{",
+]
+TAILS = [
+    ',"nodes":[]}',
+    ',"nodes":[{"id":"a","address":"h:1","metadata":{"zone":"z"},"status":"warning"},{"id":"b"}]}',
+    ',"nodes":[{"id":"a","metadata":null,"nodes":[1]}]}',
+    ',"nodes":[{"address":"h:1"},null]}',
+    ',"nodes":[{"id":"a","status":"of the future","metadata":{"k":null}}]}',
+    ',"nodes":[{"id":"a"}],"version":"3"}',
+    ',"nodes":[{"id":"a"}]} ',
+    ',"nodes":[{"id":"a"}]}}',
+    ',"nodes":[{"id":"a"}]},"nodes":[]}',
+    ',"nodes":[{"id":"a\\n"}]}',
+    ',"nodes":[5]}',
+    ',"nodes":["\xe9"]}',
+    ',"nodes":[',
+]
+
+
+@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize("head", HEADS)
+def test_a_known_head_changes_nothing(head: str, tail: str) -> None:
+    def outcome(data: str | bytes) -> object:
+        try:
+            return decode(data)
+        except InvalidService:
+            return InvalidService
+
+    for text in (head + tail, head + tail.replace('"a"', '"c"')):
+        assert outcome(text.encode()) == outcome(text)
+
+
+def test_a_thousand_versions_are_told_apart() -> None:
+    for _ in range(2):
+        for number in range(1_500):
+            service = Service("x" * 100, f"{number:04}", nodes=[Node("h:1", id="a")])
+            assert decode(encode(service)) == service
+
+
 def test_what_is_large_is_not_kept() -> None:
     service = Service("x", metadata={"a": "y" * 20_000})
     first, second = decode(encode(service)), decode(encode(service))

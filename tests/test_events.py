@@ -57,6 +57,7 @@ def test_a_snapshot_keeps_one_record_per_node() -> None:
     both = Service("x", nodes=[Node("h:1", id="b"), Node("h:2", id="a")])
     assert Snapshot([both]).records == both.records()
     assert Snapshot(iter([both])).services == merge([both])
+    assert Snapshot.of(iter(both.records())) == Snapshot([both])
 
 
 def test_changes_are_immutable_values() -> None:

@@ -127,11 +127,13 @@ class World:
         self.run(announcement.__aenter__())
 
     def leave(self, who: Announced) -> None:
-        began = self.now()
+        began, line = self.now(), who.client.line
+        fair = not (self.store.down or line.cut or line.delay or line.jitter)
         self.run(who.announcement.__aexit__(None, None, None))
         who.left = self.now()
         assert who.left - began < 7, f"leaving took {who.left - began:.1f} s"
         assert who.announcement.state is State.GONE
+        assert who.withdrawn or not fair, f"{who.key} left in fair weather without a deregister"
 
     def write(self, line: int, name: str, number: int, port: int) -> None:
         """A program without announce(): it writes once, or withdraws (port 0), and shrugs at errors."""
@@ -419,17 +421,22 @@ def _gives_up(_self: Writer, failures: int) -> float:
     return 1.0 if failures < 5 else 86_400.0
 
 
+async def _leaves_by_expiry(_self: Writer) -> bool:
+    return True
+
+
 @pytest.mark.parametrize(
     ("kind", "method", "sabotage", "text"),
     [
         (Watch, "_reconcile", _forgets_to_compare, "does not fold into"),
         (Writer, "_backoff", _gives_up, "is lost: "),
+        (Writer, "_deregister", _leaves_by_expiry, "without a deregister"),
     ],
 )
 def test_the_simulation_finds(
     kind: type, method: str, sabotage: object, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A watch that has gaps; an announcement that gives up."""
+    """A watch that has gaps; an announcement that gives up, or does not sign off."""
     monkeypatch.setattr(kind, method, sabotage)
     world = World(1)
     world.announce(0, "alpha", 1, 15.0)
@@ -441,6 +448,7 @@ def test_the_simulation_finds(
     world.sleep(300.0)
     with pytest.raises(AssertionError, match=text):
         world.calm()
+        world.leave(world.announced[0])
     world.close()
 
 

@@ -2,4 +2,4 @@
 
 from microreg.testing import Harness, contract
 
-TestMdns = contract(Harness("mdns://127.0.0.1", patience=10.0, concurrency=16))
+TestMdns = contract(Harness("mdns://127.0.0.1", patience=10.0, grace=5.0))

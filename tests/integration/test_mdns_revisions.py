@@ -8,7 +8,7 @@ import pytest
 
 from mdns_neighbours import URL, Fold, ahead, doubts, forged, service, station, unique
 from microreg import connect
-from microreg.backends.mdns import names, reader, records, wire
+from microreg.backends.mdns import names, nodes, reader, records, wire
 from microreg.backends.mdns.own import Own, packets
 from microreg.backends.mdns.wire import PTR, RESPONSE, TXT, Record
 from support import run, wait_until
@@ -132,5 +132,24 @@ def test_a_late_goodbye_of_an_older_generation_is_not_even_doubted() -> None:
             assert doubts(other)
             await wait_until(lambda: not doubts(other))
             assert [change.action for change in fold.changes] == ["create"]
+
+    run(main())
+
+
+def test_a_node_that_expired_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = unique()
+    monkeypatch.setattr(nodes, "_SEEK", (0.01, 0.02, 0.03))
+    monkeypatch.setattr(nodes, "_LAST", 0)
+
+    async def main() -> None:
+        async with connect(URL) as other, Fold(other.watch(name)) as fold:
+            known = station(other).browser._nodes
+            asked: list[str] = []
+            known._ask_all = asked.append
+            station(other).browser.heard(wire.parse(forged(service(name), 1, ttl=1)))
+            await wait_until(lambda: fold.catalog.get(name, "a"))
+            await wait_until(lambda: len(asked) == 3)
+            assert asked == [name] * 3
+            await wait_until(lambda: not fold.catalog.services(name))
 
     run(main())
