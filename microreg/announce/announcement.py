@@ -175,8 +175,10 @@ class Announcement:
         """Leave: status ``draining``, deregister, wait until watchers have heard; at most 5 s in all.
 
         Done when it returns, also with the store down. When the call is cancelled the leaving goes on, and the
-        end of ``async with`` waits for it. Calling it again waits for the first.
+        end of ``async with`` waits for it. Calling it again waits for the first. One that was never entered is
+        given up.
         """
+        self._entered = True
         stopper = self._leaving()
         if stopper is not None:
             await asyncio.wait([stopper])

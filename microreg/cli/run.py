@@ -86,8 +86,11 @@ def run(
         patience = duration("--kill-after", kill_after)
         opened = configured(registry)
         node = _announcement(opened, name, port, address, version, id, meta or (), ttl, check)
-        door = Doorbell(port, node.node.address, check)
-        return await _run(opened, node, door, command, _KILL_AFTER if patience is None else patience)
+        try:
+            door = Doorbell(port, node.node.address, check)
+            return await _run(opened, node, door, command, _KILL_AFTER if patience is None else patience)
+        finally:
+            await node.drain()
 
     return execute(main, writes=False)
 
