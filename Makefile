@@ -26,8 +26,8 @@ help: ## this list
 demo: $(VENV)/.stamp-demo ## three services find each other over mDNS; one is killed, calls go on
 	@$(VENV)/bin/microreg demo $(ARGS)
 
-test: unit ## all tests: the unit tests, then those with processes and networks
-	@echo "tests with processes and networks"; $(PY) -m pytest tests/integration $(ARGS) $(OR_NONE)
+test: unit ## all tests: the unit tests, then those with processes, networks and faults
+	@echo "tests with processes, networks and faults"; $(PY) -m pytest tests/integration $(ARGS) $(OR_NONE)
 
 unit: $(VENV)/.stamp-dev ## the unit tests only: no process, no network but loopback
 	@echo "unit tests"; $(PY) -m pytest tests --ignore tests/integration -n auto --dist loadfile $(ARGS) $(OR_NONE)
