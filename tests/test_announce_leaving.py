@@ -18,6 +18,7 @@ from microreg.backends.memory import MemoryRegistry
 from microreg.errors import (
     PermissionDenied,
     RegistryClosed,
+    RegistryTimeout,
     RegistryUnavailable,
 )
 from microreg.events import Action, Reason
@@ -489,5 +490,20 @@ def test_a_forked_child_neither_renews_nor_deregisters(monkeypatch: pytest.Monke
                     await waiting
                 begin = now()
             assert len(store.calls) == calls and now() == begin and state(announcement) is State.GONE
+
+    run(main())
+
+
+def test_a_record_that_is_left_to_expire_is_told() -> None:
+    async def silent(verb: str, _: Service) -> None:
+        if verb == "deregister":
+            await asyncio.sleep(1e6)
+
+    async def main() -> None:
+        async with opened() as (registry, store):
+            async with greeter(registry) as announcement:
+                store.fault = silent
+            assert state(announcement) is State.GONE
+            assert isinstance(announcement.error, RegistryTimeout)
 
     run(main())

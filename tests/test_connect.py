@@ -105,8 +105,8 @@ from microreg.connect import connect, DEFAULT_URL
 assert microreg.announce is announce and callable(announce), microreg.announce
 assert microreg.connect is connect and callable(connect), microreg.connect
 """
-    python(code)
-    python("import microreg.connect, microreg.announce" + code)
+    for first in ("", "import microreg.connect, microreg.announce"):
+        assert python(f"{first}{code}print('same')").split() == ["same"]
 
 
 def test_importing_is_light_and_using_memory_loads_no_client_library() -> None:

@@ -176,6 +176,7 @@ def test_the_pool_follows_changes_at_once() -> None:
             await registry.register(service([moved]))
             await registry.deregister(service(nodes(4)))
             await wait_until(lambda: selector.pick("greeter") == moved, timeout=0.1)
+            assert {selector.pick("greeter") for _ in range(100)} == {moved}
 
     run(main())
 

@@ -669,10 +669,13 @@ def test_closing_ends_a_source_that_answers_a_cancel_with_an_error() -> None:
 
 def test_closing_before_anything_ran_and_while_backing_off() -> None:
     async def main() -> None:
-        async with Watch(scripted()):
+        async with Watch(scripted()) as fresh:
             pass
-        async with Watch(scripted(OSError("down"))):
+        with pytest.raises(StopAsyncIteration):
+            await anext(fresh)
+        async with Watch(scripted(OSError("down"))) as failing:
             await asyncio.sleep(30.3)
+            assert (failing.state, str(failing.error)) == ("resyncing", "OSError: down")
 
     run(main())
     run(main())

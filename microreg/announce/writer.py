@@ -219,7 +219,9 @@ class Writer:
                     failures += 1
                     await asyncio.sleep(self._backoff(failures))
         except TimeoutError:
-            log.warning("left without deregistering; the record expires", extra={"service": self.wanted.name})
+            why = RegistryTimeout(f"{self.registry.url} did not deregister in time; the record expires by its ttl")
+            self.journal.error = why
+            log.warning("%s left without deregistering: %s", self.wanted.name, why, extra={"service": self.wanted.name})
 
     async def _tell_draining(self, timeout: float) -> None:
         try:

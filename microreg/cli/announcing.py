@@ -5,15 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
+from microreg.address import address_problem
+from microreg.announce import announce
 from microreg.announce.announcement import Announcement, State, Transition
-from microreg.cli.common import option
+from microreg.cli.common import duration, option
 from microreg.cli.errors import redacted
 from microreg.cli.text import safe
 from microreg.errors import ConfigError
 from microreg.model import Status
+from microreg.registry import Registry
 from microreg.rules import DEFAULT_TTL
 
-__all__ = ["CheckOption", "IdOption", "MetaOption", "News", "TtlOption", "VersionOption", "metadata_of", "told"]
+__all__ = [
+    "CheckOption",
+    "IdOption",
+    "MetaOption",
+    "News",
+    "TtlOption",
+    "VersionOption",
+    "announcement_of",
+    "metadata_of",
+    "told",
+]
 
 VersionOption = Annotated[str, option("--version", None, "Version of the service.")]
 IdOption = Annotated[str | None, option("--id", None, "Id of this node; not given: a random one.")]
@@ -26,6 +39,35 @@ CheckOption = Annotated[
     str | None,
     option("--check", "URL", "http://host:port/path or tcp://host:port; the node is critical while it fails."),
 ]
+
+
+def announcement_of(
+    registry: Registry,
+    name: str,
+    port: int | None,
+    address: str | None,
+    *,
+    version: str,
+    node_id: str | None,
+    meta: Sequence[str] | None,
+    ttl: str | None,
+    check: str | None,
+    drain_delay: float = 0.5,
+) -> Announcement:
+    """The announcement that these options describe. A port in ``address`` counts before ``port``."""
+    seconds = duration("--ttl", ttl)
+    return announce(
+        registry,
+        name,
+        port=port if address is None or address_problem(address) else None,
+        address=address,
+        version=version,
+        metadata=metadata_of(meta or ()),
+        id=node_id,
+        ttl=DEFAULT_TTL if seconds is None else seconds,
+        check=check,
+        drain_delay=drain_delay,
+    )
 
 
 def metadata_of(items: Sequence[str]) -> dict[str, str]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from microreg.address import address_problem
-from microreg.announce import announce
 from microreg.announce.announcement import Announcement, Transition
 from microreg.cli.announcing import (
     CheckOption,
@@ -19,7 +17,7 @@ from microreg.cli.announcing import (
     News,
     TtlOption,
     VersionOption,
-    metadata_of,
+    announcement_of,
     told,
 )
 from microreg.cli.common import JsonOption, RegistryOption, configured, duration, option
@@ -27,8 +25,6 @@ from microreg.cli.errors import OK, exit_code, redacted, report
 from microreg.cli.loop import Stop, execute, write
 from microreg.cli.text import json_line, node_json
 from microreg.errors import ConfigError
-from microreg.registry import Registry
-from microreg.rules import DEFAULT_TTL
 
 __all__ = ["register"]
 
@@ -74,42 +70,21 @@ def register(
     async def main(stop: Stop) -> int:
         seconds = duration("--timeout", timeout)
         async with configured(registry) as opened:
-            announcement = _announcement(opened, name, port, address, version, id, meta or (), ttl, check)
+            _check_place(port, address)
+            announcement = announcement_of(
+                opened, name, port, address, version=version, node_id=id, meta=meta, ttl=ttl, check=check
+            )
             return await _run(announcement, stop, seconds, as_json=json)
 
     return execute(main)
 
 
-def _announcement(
-    registry: Registry,
-    name: str,
-    port: int | None,
-    address: str | None,
-    version: str,
-    node_id: str | None,
-    meta: Sequence[str],
-    ttl: str | None,
-    check: str | None,
-) -> Announcement:
-    seconds = duration("--ttl", ttl)
-    problem = "" if address is None else address_problem(address)
+def _check_place(port: int | None, address: str | None) -> None:
     if port is None and address is None:
         raise ConfigError("register needs --port, the port the service listens on (or --address HOST:PORT)")
+    problem = "" if address is None else address_problem(address)
     if port is None and problem:
         raise ConfigError(f"--address: {problem}; give HOST:PORT, or --port beside it")
-    if address is not None and not problem:
-        port = None
-    return announce(
-        registry,
-        name,
-        port=port,
-        address=address,
-        version=version,
-        metadata=metadata_of(meta),
-        id=node_id,
-        ttl=DEFAULT_TTL if seconds is None else seconds,
-        check=check,
-    )
 
 
 async def _run(announcement: Announcement, stop: Stop, timeout: float | None, *, as_json: bool) -> int:

@@ -8,10 +8,8 @@ from typing import Annotated
 
 import typer
 
-from microreg.address import address_problem
-from microreg.announce import announce
 from microreg.announce.announcement import Announcement
-from microreg.cli.announcing import CheckOption, IdOption, MetaOption, TtlOption, VersionOption, metadata_of
+from microreg.cli.announcing import CheckOption, IdOption, MetaOption, TtlOption, VersionOption, announcement_of
 from microreg.cli.child import CannotStart, Child
 from microreg.cli.common import RegistryOption, configured, duration, option
 from microreg.cli.errors import report, write_error
@@ -19,7 +17,6 @@ from microreg.cli.loop import Stop, execute
 from microreg.cli.supervise import Doorbell, Supervisor
 from microreg.errors import RegistryError, Unsupported
 from microreg.registry import Registry
-from microreg.rules import DEFAULT_TTL
 
 __all__ = ["run"]
 
@@ -85,7 +82,18 @@ def run(
             raise Unsupported("microreg run needs the signals and sessions of Unix, which this system has not")
         patience = duration("--kill-after", kill_after)
         opened = configured(registry)
-        node = _announcement(opened, name, port, address, version, id, meta or (), ttl, check)
+        node = announcement_of(
+            opened,
+            name,
+            port,
+            address,
+            version=version,
+            node_id=id,
+            meta=meta,
+            ttl=ttl,
+            check=check,
+            drain_delay=0.0,  # the supervisor waits for watchers, and only where the program still answers
+        )
         try:
             door = Doorbell(port, node.node.address, check)
             return await _run(opened, node, door, command, _KILL_AFTER if patience is None else patience)
@@ -93,32 +101,6 @@ def run(
             await node.drain()
 
     return execute(main, writes=False)
-
-
-def _announcement(
-    registry: Registry,
-    name: str,
-    port: int,
-    address: str | None,
-    version: str,
-    node_id: str | None,
-    meta: Sequence[str],
-    ttl: str | None,
-    check: str | None,
-) -> Announcement:
-    seconds = duration("--ttl", ttl)
-    return announce(
-        registry,
-        name,
-        port=port if address is None or address_problem(address) else None,
-        address=address,
-        version=version,
-        metadata=metadata_of(meta),
-        id=node_id,
-        ttl=DEFAULT_TTL if seconds is None else seconds,
-        check=check,
-        drain_delay=0.0,  # the supervisor waits for watchers, and only where the program still answers
-    )
 
 
 async def _run(

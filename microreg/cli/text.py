@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -22,6 +23,10 @@ STATUS_STYLE: Mapping[str, str] = {
 
 NodeRow = tuple[str, str, str, str, str, str]
 """version, id, address, status, metadata and endpoints of one node."""
+
+
+# Characters that JSON may hold raw, and that steer a terminal: DEL, C1 controls, line separators, bidi controls.
+_STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class _Nodes(msgspec.Struct):
@@ -62,8 +67,8 @@ def rows(services: Iterable[Service]) -> list[NodeRow]:
 
 
 def services_json(services: Iterable[Service]) -> str:
-    """A JSON array of services, each exactly as :mod:`microreg.codec` writes it."""
-    return "[" + ",".join(codec.encode(service).decode() for service in services) + "]"
+    """A JSON array of services, each as :mod:`microreg.codec` writes it."""
+    return _harmless("[" + ",".join(codec.encode(service).decode() for service in services) + "]")
 
 
 def node_json(record: Service) -> msgspec.Raw:
@@ -76,7 +81,12 @@ def json_line(**fields: object) -> str:
     document = {
         key: msgspec.Raw(codec.encode(value)) if isinstance(value, Service) else value for key, value in fields.items()
     }
-    return msgspec.json.encode(document).decode()
+    return _harmless(msgspec.json.encode(document).decode())
+
+
+def _harmless(document: str) -> str:
+    """The same JSON with characters that steer a terminal escaped; they can stand in strings only."""
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", document)
 
 
 def _quoted(text: str) -> str:

@@ -23,7 +23,7 @@ from microreg.backends.memory import MemoryRegistry
 from microreg.cli import main
 from microreg.cli.errors import WarningLines, redacted
 from microreg.cli.loop import write
-from microreg.cli.text import pairs, safe
+from microreg.cli.text import pairs, safe, services_json
 from microreg.cli.watch import event_line
 from microreg.cli.watch_table import NodeTable, age
 from microreg.errors import PermissionDenied, RegistryClosed, RegistryTimeout, RegistryUnavailable
@@ -618,3 +618,10 @@ def test_output_that_is_closed_or_full_is_no_bug(redirection: str, code: int, me
     command = f'"$0" -m microreg.cli list --registry static://orders=10.0.0.1:80 {redirection}'
     result = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, text=True, timeout=30)
     assert (result.returncode, result.stderr.strip()) == (code, message)
+
+
+def test_json_cannot_steer_a_terminal() -> None:
+    foreign = Service("x", nodes=[Node("10.0.0.1:80", id="a", metadata={"k": "\x9b31m\x7f\u202e"})])
+    text = services_json([foreign])
+    assert text.isprintable()
+    assert json.loads(text)[0]["nodes"][0]["metadata"] == {"k": "\x9b31m\x7f\u202e"}
