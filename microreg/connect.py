@@ -22,8 +22,8 @@ def connect(url: str | RegistryURL | None = None) -> Registry:
     asked. Raises ConfigError for a string, option, scheme or layer that is wrong or not installed.
     """
     from microreg import plugins
+    from microreg.checked import Checked
     from microreg.options import parse_options
-    from microreg.registry import Checked
     from microreg.url import RegistryURL
 
     if url is None:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, metadata
-from typing import NamedTuple, TypeVar, cast
+from inspect import ismethod
+from typing import NamedTuple, cast
 
 import pluggy
 
 from microreg import hookspecs
 from microreg.errors import ConfigError
+from microreg.options import Options, describe_options
 from microreg.registry import Layer, Registry
 from microreg.url import RegistryURL
 
 __all__ = [
+    "KINDS",
     "Plugin",
+    "about",
     "backend",
     "hooks",
     "implemented",
@@ -33,7 +37,13 @@ __all__ = [
 
 log = logging.getLogger("microreg.plugins")
 
-C = TypeVar("C", bound=Registry)
+KINDS: Mapping[str, str] = {
+    "microreg.backends": "backend",
+    "microreg.layers": "layer",
+    "microreg.strategies": "strategy",
+    "microreg": "hook",
+}
+"""The groups of entry points, and what a plugin of each is called."""
 
 _BROKEN = (Exception, SystemExit)
 """What importing a plugin may end in; a script without a main guard ends in SystemExit."""
@@ -56,16 +66,12 @@ def inventory(group: str) -> tuple[Plugin, ...]:
 
 def implemented(plugin: Plugin) -> tuple[str, ...]:
     """The names of the hooks that a plugin of the group ``microreg`` implements. Raises ConfigError where it broke."""
-    manager = _manager()
     for entry in entry_points(group=plugin.group, name=plugin.name):
         if _plugin(entry) == plugin:
             try:
-                module = cast(object, entry.load())
-                manager.register(module)
-                manager.check_pending()
+                return _register(_manager(), entry, plugin.name)
             except _BROKEN as error:
                 raise _broken(entry, error) from error
-            return tuple(sorted(caller.name for caller in manager.get_hookcallers(module) or ()))
     raise ConfigError(_missing(plugin.group, plugin.name))
 
 
@@ -74,15 +80,7 @@ def installed(group: str) -> dict[str, EntryPoint]:
 
     Raises ConfigError when two distributions give one name to different targets.
     """
-    found: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=group):
-        other = found.setdefault(entry.name, entry)
-        if other.value != entry.value:
-            raise ConfigError(
-                f"two plugins provide {entry.name!r} in {group}: {_origin(other)} ({other.value}) and "
-                f"{_origin(entry)} ({entry.value}); uninstall one of them"
-            )
-    return found
+    return _by_name(entry_points(group=group))
 
 
 def names(group: str) -> tuple[str, ...]:
@@ -91,27 +89,49 @@ def names(group: str) -> tuple[str, ...]:
 
 
 def load(group: str, name: str) -> object:
-    """The object behind one name of a group. Raises ConfigError that says what is installed, or what broke."""
-    candidates = {entry.value: entry for entry in entry_points(group=group, name=name)}
-    if len(candidates) > 1:
-        installed(group)
-    if not candidates:
+    """The object behind one name of a group, and surely what the group is for.
+
+    Raises ConfigError that says what is installed, what broke, or what the object is and what was expected.
+    """
+    entry = _by_name(entry_points(group=group, name=name)).get(name)
+    if entry is None:
         raise ConfigError(_missing(group, name))
-    entry = next(iter(candidates.values()))
     try:
-        return cast(object, entry.load())
+        found = cast(object, entry.load())
+        problem = _PROBLEMS[group](found) if group in _PROBLEMS else ""
+        wrong = f"{_described(entry)} is {found!r:.100}; {problem}" if problem else ""
     except _BROKEN as error:
         raise _broken(entry, error) from error
+    if wrong:
+        raise ConfigError(wrong)
+    return found
 
 
 def backend(scheme: str) -> type[Registry]:
     """The backend class for a scheme."""
-    return _subclass("microreg.backends", scheme, Registry)  # type: ignore[type-abstract]
+    return cast("type[Registry]", load("microreg.backends", scheme))
 
 
 def layer(name: str) -> type[Layer]:
     """The layer class of this name."""
-    return _subclass("microreg.layers", name, Layer)
+    return cast("type[Layer]", load("microreg.layers", name))
+
+
+def about(kind: type[Registry]) -> dict[str, str]:
+    """What a class of a backend or layer tells of this machine, for ``microreg plugins``; most tell nothing.
+
+    A class that has something to tell has a class method ``about() -> Mapping[str, str]``: what it finds here
+    and no option says, such as the network interfaces it would use. It asks no network. Raises ConfigError
+    where that fails.
+    """
+    found: object = getattr(kind, "about", None)
+    if not ismethod(found):
+        return {}
+    try:
+        return {str(key): str(value) for key, value in found().items()}
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"about() of {kind.__qualname__} failed; expected a Mapping[str, str], got {why}") from error
 
 
 @cache
@@ -123,8 +143,7 @@ def hooks() -> pluggy.PluginManager:
         if manager.has_plugin(name):
             continue
         try:
-            manager.register(entry.load(), name=name)
-            manager.check_pending()
+            _register(manager, entry, name)
         except _BROKEN as error:
             if manager.has_plugin(name):
                 manager.unregister(name=name)
@@ -182,10 +201,64 @@ def _warn(plugin: str | None, error: BaseException) -> None:
     log.warning("skipped a broken plugin", extra={"plugin": plugin, "error": described}, exc_info=error)
 
 
-def _subclass(group: str, name: str, base: type[C]) -> type[C]:
-    found = load(group, name)
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise ConfigError(f"the plugin for {name!r} in {group} is {found!r}; expected a subclass of {base.__name__}")
+def _register(manager: pluggy.PluginManager, entry: EntryPoint, name: str) -> tuple[str, ...]:
+    """Load a hook plugin; the names of its hooks. Raises whatever is wrong with it."""
+    plugin = cast(object, entry.load())
+    manager.register(plugin, name=name)
+    manager.check_pending()
+    callers = manager.get_hookcallers(plugin)
+    if not callers:
+        raise TypeError("it implements no hook; expected functions marked with microreg.hookspecs.hookimpl")
+    return tuple(sorted(caller.name for caller in callers))
+
+
+def _backend_problem(found: object) -> str:
+    if not (isinstance(found, type) and issubclass(found, Registry)) or issubclass(found, Layer):
+        return "expected a subclass of Registry that is no Layer"
+    return _class_problem(found)
+
+
+def _layer_problem(found: object) -> str:
+    return _class_problem(found) if isinstance(found, type) and issubclass(found, Layer) else _NO_LAYER
+
+
+def _class_problem(kind: type[Registry]) -> str:
+    missing: frozenset[str] = getattr(kind, "__abstractmethods__", frozenset())
+    if missing:
+        return f"expected all verbs of a Registry, but {', '.join(sorted(missing))} is missing"
+    options = cast(object, kind.Options)
+    own = vars(options).get("__dataclass_params__") if isinstance(options, type) else None
+    if not (own and own.frozen and issubclass(kind.Options, Options)):
+        return f"its Options is {options!r:.100}; {_NO_OPTIONS}"
+    describe_options(kind.Options)
+    return ""
+
+
+def _strategy_problem(found: object) -> str:
+    return "" if callable(found) else "expected a function (nodes, rng) -> pick"
+
+
+_NO_LAYER = "expected a subclass of Layer"
+_NO_OPTIONS = (
+    "expected a subclass of microreg.url.Options with the decorator @dataclass(frozen=True, slots=True, kw_only=True)"
+)
+_PROBLEMS: Mapping[str, Callable[[object], str]] = {
+    "microreg.backends": _backend_problem,
+    "microreg.layers": _layer_problem,
+    "microreg.strategies": _strategy_problem,
+}
+"""What is wrong with an object of a group, and what was expected; empty where nothing is."""
+
+
+def _by_name(entries: Iterable[EntryPoint]) -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
+    for entry in entries:
+        other = found.setdefault(entry.name, entry)
+        if other.value != entry.value:
+            raise ConfigError(
+                f"two plugins provide {entry.name!r} in {entry.group}: {_origin(other)} ({other.value}) and "
+                f"{_origin(entry)} ({entry.value}); uninstall one of them"
+            )
     return found
 
 
@@ -201,18 +274,25 @@ def _plugin(entry: EntryPoint) -> Plugin:
 
 def _broken(entry: EntryPoint, error: BaseException) -> ConfigError:
     why = f"{type(error).__name__}: {error}"
-    return ConfigError(f"the plugin for {entry.name!r} ({_origin(entry)}, {entry.value}) is broken: {why}")
+    return ConfigError(f"{_described(entry)} is broken: {why}")
+
+
+def _described(entry: EntryPoint) -> str:
+    return f"the {_kind(entry.group)} {entry.name!r} ({_origin(entry)}, {entry.value})"
+
+
+def _kind(group: str) -> str:
+    return KINDS.get(group, "plugin")
 
 
 def _missing(group: str, name: str) -> str:
-    kind = group.rpartition(".")[2].rstrip("s").replace("strategie", "strategy")
     known = names(group)
     close = get_close_matches(name, known, 1)
     advice = f"; did you mean {close[0]!r}?" if close else ""
     extra = _extra(name)
     if extra and not close:
         advice = f"; install it with: pip install 'microreg[{extra}]'"
-    return f"no {kind} {name!r} is installed (installed: {', '.join(known) or 'none'}){advice}"
+    return f"no {_kind(group)} {name!r} is installed (installed: {', '.join(known) or 'none'}){advice}"
 
 
 def _extra(scheme: str) -> str | None:

@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from itertools import chain
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Literal, Self
+from weakref import ref
 
+from microreg import process
+from microreg.backlog import Backlog
 from microreg.errors import (
     ConfigError,
     InvalidService,
@@ -28,7 +31,6 @@ from microreg.errors import (
     WrongLoop,
 )
 from microreg.events import Action, Change, Event, Reason, Snapshot
-from microreg.model import Service
 
 __all__ = ["Source", "Watch"]
 
@@ -45,7 +47,8 @@ _BACKOFF_FLOOR = 0.05
 _STABLE = 5.0
 _STEP = 500
 
-_Entry = tuple[Service | None, Reason | None]
+_reading: ContextVar[Callable[[], Watch | None]] = ContextVar("microreg.watch", default=lambda: None)
+"""The watch whose source runs here; a weak reference, since tasks that a source starts inherit it."""
 
 
 def _as_is(error: Exception) -> RegistryError:
@@ -64,7 +67,9 @@ class Watch:
     update (nothing if equal). Memory is bounded by the number of nodes, however slow the consumer.
 
     ``state`` is ``resyncing`` until the store has been read (again), then ``live``; ``error`` is why the
-    source was last lost. Iteration raises only what cannot heal (:class:`RegistryClosed`,
+    source was last lost. A watch that the source of another one opens, in the task in which that source runs
+    (as a layer does to change what is told), is a part of it until it is closed: while it is ``resyncing``, both
+    are, and its errors are told by both. Iteration raises only what cannot heal (:class:`RegistryClosed`,
     :class:`ConfigError`, :class:`InvalidService`, :class:`Unsupported`, :class:`WrongLoop`).
     """
 
@@ -79,17 +84,22 @@ class Watch:
         self.source = source
         self.name = name
         self.rng = rng or random.Random()
-        self.state: Literal["live", "resyncing"] = "resyncing"
         self.error: RegistryError | None = None
+        self._live = False
+        self._outer: Watch | None = None
+        self._parts: tuple[Watch, ...] = ()
         self._translate = translate
         self._task: asyncio.Task[None] | None = None
         self._fatal: RegistryError | None = None
         self._closed = False
         self._synced = False
-        self._told = False
-        self._seen: dict[str, dict[str, Service]] = {}
-        self._dirty: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
+        self._backlog = Backlog()
         self._wake: asyncio.Future[None] | None = None
+
+    @property
+    def state(self) -> Literal["live", "resyncing"]:
+        """``resyncing`` until the store has been read (again), and every part has read its own, then ``live``."""
+        return "live" if self._live and all(part.state == "live" for part in self._parts) else "resyncing"
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -98,6 +108,10 @@ class Watch:
             raise self._fatal
         if self._closed or self._task is not None:
             raise RegistryClosed("this watch was used before; call registry.watch() again for another")
+        outer = _reading.get()()
+        if outer is not None and outer._task is asyncio.current_task():  # not in a task that the source started
+            self._outer = outer
+            outer._parts = (*outer._parts, self)
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"microreg watch {self.name or '*'}")
         return self
 
@@ -110,24 +124,34 @@ class Watch:
         """End the watch and join its task. Closing twice is fine; a waiting iteration stops."""
         self._closed = True
         self._notify()
-        await self.join()
+        try:
+            await self.join()
+        finally:
+            outer, self._outer = self._outer, None
+            if outer is not None:
+                outer._parts = tuple(part for part in outer._parts if part is not self)
 
     async def join(self) -> None:
         """End the task that reads the store and wait until it has let go of it."""
-        task = self._task
-        if task is not None and task is not asyncio.current_task():
-            task.cancel()
-            await asyncio.wait([task])
+        if self._task is not None:
+            await process.end(self._task)
 
     def fail(self, error: RegistryError) -> None:
         """End the watch with an error that its consumer gets (a registry that closes under it)."""
         if self._fatal is None and not self._closed:
             self._fatal = error
-            self.error = error
-            self.state = "resyncing"
-            self._notify()
-            if self._task is not None:
+            self._lost(error)
+            if self._task is not None and process.runs_here(self._task):
+                self._notify()
                 self._task.cancel()
+
+    def _lost(self, error: RegistryError) -> None:
+        """Not live any more, because of this error; the watches that this one is a part of tell it too."""
+        self._live = False
+        watch: Watch | None = self
+        while watch is not None:
+            watch.error = error
+            watch = watch._outer
 
     # -- consumer --------------------------------------------------------------------------------
 
@@ -137,49 +161,20 @@ class Watch:
     async def __anext__(self) -> Event:
         if self._task is None:
             raise RegistryClosed("this watch is not open: use `async with registry.watch(...) as events:`")
-        if self._wake is not None:
+        if self._wake is not None and self._fatal is None:
             raise RegistryError("two tasks iterate one watch; open a watch for each")
         while not self._closed:
             if self._fatal is not None:
                 raise self._fatal
-            event = self._take()
+            event = self._backlog.take() if self._synced else None
             if event is not None:
                 return event
-            self._wake = self._task.get_loop().create_future()
+            self._wake = process.own_loop(self._task, "this watch").create_future()
             try:
                 await self._wake
             finally:
                 self._wake = None
         raise StopAsyncIteration
-
-    def _take(self) -> Event | None:
-        if not self._told:
-            return self._first() if self._synced else None
-        while self._dirty:
-            (name, node_id), (record, reason) = self._dirty.popitem(last=False)
-            change = self._deliver(name, node_id, record, reason)
-            if change is not None:
-                return change
-        return None
-
-    def _first(self) -> Snapshot:
-        self._told = True
-        return Snapshot.of(chain.from_iterable(records.values() for records in self._seen.values()))
-
-    def _deliver(self, name: str, node_id: str, record: Service | None, reason: Reason | None) -> Change | None:
-        records = self._seen.get(name)
-        if record is not None:
-            if records is None:
-                records = self._seen[name] = {}
-            previous = records.get(node_id)
-            records[node_id] = record
-            return Change.put(record, previous)
-        gone = records.pop(node_id, None) if records else None
-        if gone is None:
-            return None
-        if not records:
-            del self._seen[name]
-        return Change.gone(gone, reason or Reason.REMOVED)
 
     def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():
@@ -188,6 +183,7 @@ class Watch:
     # -- source ----------------------------------------------------------------------------------
 
     async def _run(self) -> None:
+        _reading.set(ref(self))
         loop = asyncio.get_running_loop()
         attempt = 0
         while True:
@@ -203,21 +199,20 @@ class Watch:
                 error = caught
             if self._ending():
                 return
-            self.state = "resyncing"
-            self.error = self._translate(error)
-            if isinstance(self.error, _FINAL):
-                self._fatal = self.error
+            why = self._translate(error)
+            self._lost(why)
+            if isinstance(why, _FINAL):
+                self._fatal = why
                 self._notify()
                 return
             attempt = 0 if loop.time() - opened > _STABLE else attempt + 1
-            log.info("watch lost its source", extra={"service": self.name or "*", "error": str(self.error)})
+            log.info("watch lost its source", extra={"service": self.name or "*", "error": str(why)})
             ceiling = min(_BACKOFF_CAP, _BACKOFF_BASE * 2.0 ** min(attempt, 16))
             await asyncio.sleep(max(_BACKOFF_FLOOR, self.rng.uniform(0, ceiling)))
 
     def _ending(self) -> bool:
         """Whether this task was told to end. A source may cancel itself, and may raise while it is closed."""
-        task = asyncio.current_task()
-        return self._closed or self._fatal is not None or (task is not None and task.cancelling() > 0)
+        return self._closed or self._fatal is not None or process.cancelling()
 
     async def _pump(self) -> None:
         async with aclosing(self.source()) as events:
@@ -250,19 +245,15 @@ class Watch:
             name, node_id = record.name, record.nodes[0].id
             if self.name is None or name == self.name:
                 present[name].add(node_id)
-                self._note((name, node_id), record, None)
+                self._backlog.note((name, node_id), record, None)
             if count % _STEP == 0:
                 await asyncio.sleep(0)
-        # What the consumer takes meanwhile goes from dirty to seen: every key that matters is in these copies.
-        known = [(name, tuple(records)) for name, records in self._seen.items()]
-        keys = chain(((name, node_id) for name, ids in known for node_id in ids), tuple(self._dirty))
-        for count, key in enumerate(keys, 1):
+        for count, key in enumerate(self._backlog.keys(), 1):
             if key[1] not in present[key[0]]:
-                self._note(key, None, reason)
+                self._backlog.note(key, None, reason)
             if count % _STEP == 0:
                 await asyncio.sleep(0)
-        self._synced = True
-        self.state = "live"
+        self._synced = self._live = True
         self._notify()
 
     def _change(self, change: Change) -> None:
@@ -270,21 +261,7 @@ class Watch:
         if self.name is not None and name != self.name:
             return
         if change.action is Action.DELETE:
-            self._note((name, change.node.id), None, change.reason)
+            self._backlog.note((name, change.node.id), None, change.reason)
         else:
-            self._note((name, change.node.id), change.service, None)
+            self._backlog.note((name, change.node.id), change.service, None)
         self._notify()
-
-    def _note(self, key: tuple[str, str], record: Service | None, reason: Reason | None) -> None:
-        """The store now holds ``record`` for this node: remember it where the consumer does not know."""
-        if not self._told:
-            self._deliver(*key, record, reason)
-            return
-        records = self._seen.get(key[0])
-        seen = records.get(key[1]) if records else None
-        if record is seen or record == seen:
-            self._dirty.pop(key, None)
-            return
-        waiting = self._dirty.get(key)
-        if waiting is None or waiting[0] != record:
-            self._dirty[key] = record, reason

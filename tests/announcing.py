@@ -12,10 +12,11 @@ import microreg
 import support
 from microreg.announce.announcement import Announcement, State
 from microreg.backends.memory import MemoryRegistry
+from microreg.checked import Checked
 from microreg.events import Action, Change, Reason
 from microreg.model import Node, Service, Status
 from microreg.options import Options
-from microreg.registry import Checked, Registry
+from microreg.registry import Registry
 from microreg.testing.virtual import VirtualLoop
 from microreg.url import RegistryURL
 

@@ -13,7 +13,8 @@ import pytest
 import microreg
 from announcing import Store, fails, greeter, hangs, now, opened, run, state, states, told, watched
 from microreg import plugins
-from microreg.announce.announcement import Announcement, State
+from microreg.announce.announcement import Announcement, State, Transition
+from microreg.checked import Checked
 from microreg.errors import (
     ConfigError,
     InvalidService,
@@ -28,7 +29,6 @@ from microreg.errors import (
 from microreg.events import Action, Reason
 from microreg.hookspecs import hookimpl
 from microreg.model import Endpoint, Node, Service, Status
-from microreg.registry import Checked
 
 # -- the good days -----------------------------------------------------------------------------------
 
@@ -238,6 +238,112 @@ def test_the_history_is_bounded() -> None:
                 await announcement.update()
             assert len(announcement.history) == 64 and announcement.history[-1].state is State.LIVE
             assert len(store.calls) == 201
+
+    run(main())
+
+
+# -- hearing of changes --------------------------------------------------------------------------------
+
+
+async def follow(announcement: Announcement, heard: list[Transition]) -> None:
+    while news := await announcement.changed(heard[-1] if heard else None):
+        heard += news
+
+
+def test_every_transition_is_heard_once_by_everybody_who_waits() -> None:
+    async def main() -> None:
+        async with opened() as (registry, store):
+            announcement = greeter(registry, check=lambda: healthy)
+            healthy = True
+            heard: list[list[Transition]] = [[] for _ in range(20)]
+            async with asyncio.TaskGroup() as group:
+                for each in heard:
+                    group.create_task(follow(announcement, each))
+                await asyncio.sleep(5)
+                async with announcement:
+                    store.fault = fails(RegistryUnavailable("away"))
+                    await announcement.update()
+                    store.fault = None
+                    await announcement.update(status=Status.WARNING)
+                    await announcement.update(metadata={"zone": "b"})  # no transition: only the record changes
+                    healthy = False
+                    await asyncio.sleep(6)
+                    group.create_task(follow(announcement, late := []))
+            for each in (*heard, late):
+                assert tuple(each) == announcement.history
+            assert [(each.state, each.status, type(each.error)) for each in late] == [
+                (State.LIVE, Status.PASSING, type(None)),
+                (State.LOST, Status.PASSING, RegistryUnavailable),
+                (State.LIVE, Status.WARNING, type(None)),
+                (State.LIVE, Status.CRITICAL, type(None)),
+                (State.DRAINING, Status.DRAINING, type(None)),
+                (State.GONE, Status.DRAINING, type(None)),
+            ]
+
+    run(main())
+
+
+def test_what_happened_between_two_looks_is_told_by_the_next() -> None:
+    async def main() -> None:
+        async with opened() as (registry, store), greeter(registry) as announcement:
+            (first,) = await announcement.changed()
+            assert (first.time, first.state) == (0, State.LIVE)
+            for down in (True, False):
+                store.store.down = down
+                await announcement.update()
+            lost, live = await announcement.changed(first)
+            assert (lost.state, live.state) == (State.LOST, State.LIVE)
+            assert await announcement.changed(lost) == (live,)
+            assert await announcement.changed() == (first, lost, live)
+
+    run(main())
+
+
+def test_who_falls_behind_gets_what_is_remembered() -> None:
+    async def main() -> None:
+        async with opened() as (registry, store), greeter(registry) as announcement:
+            (first,) = await announcement.changed()
+            for number in range(100):
+                store.store.down = number % 2 == 0
+                await announcement.update()
+            assert await announcement.changed(first) == announcement.history
+            assert len(announcement.history) == 64
+
+    run(main())
+
+
+def test_waiting_for_a_change_ends_by_timeout_by_cancellation_and_when_it_is_gone() -> None:
+    async def main() -> None:
+        async with opened() as (registry, _):
+            announcement = greeter(registry, drain_delay=0)
+            assert await announcement.changed(timeout=1) == () and now() == 1
+            async with announcement:
+                (live,) = await announcement.changed(timeout=0)
+                assert await announcement.changed(live, timeout=0) == ()
+                waits = [asyncio.create_task(announcement.changed(live)) for _ in range(2)]
+                await asyncio.sleep(1)
+                waits[0].cancel()
+            draining, gone = await waits[1] + await announcement.changed((await waits[1])[-1])
+            assert (draining.state, gone.state) == (State.DRAINING, State.GONE)
+            assert waits[0].cancelled()
+            for _ in range(2):
+                assert await announcement.changed(gone) == ()
+            assert await announcement.changed(live) == (draining, gone)
+
+    run(main())
+
+
+def test_an_attempt_that_can_never_succeed_is_heard_of() -> None:
+    async def main() -> None:
+        async with opened() as (registry, store):
+            store.fault = fails(Unsupported("read only"))
+            announcement, heard = greeter(registry), list[Transition]()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(follow(announcement, heard))
+                with pytest.raises(Unsupported):
+                    await announcement.__aenter__()
+            assert [each.state for each in heard] == [State.REGISTERING, State.GONE]
+            assert str(heard[-1].error) == "read only"
 
     run(main())
 

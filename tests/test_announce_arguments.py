@@ -10,13 +10,13 @@ import microreg
 from announcing import Store, greeter, state
 from microreg import net
 from microreg.announce.announcement import State
+from microreg.checked import Checked
 from microreg.errors import (
     ConfigError,
     InvalidService,
 )
 from microreg.model import Endpoint, Node, Service
 from microreg.net import Advertised
-from microreg.registry import Checked
 
 pytestmark = pytest.mark.filterwarnings("ignore:the announcement of:RuntimeWarning")
 

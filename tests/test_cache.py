@@ -12,12 +12,12 @@ import pytest
 import microreg
 import support
 from microreg.backends.memory import MemoryRegistry
+from microreg.checked import Checked
 from microreg.errors import InvalidService, RegistryClosed, RegistryUnavailable, ServiceNotFound
 from microreg.events import Change, Reason, Snapshot
 from microreg.layers.cache import CacheLayer
 from microreg.model import Node, Service
 from microreg.options import Options
-from microreg.registry import Checked
 from microreg.testing.virtual import VirtualLoop
 from microreg.url import RegistryURL
 from microreg.watch import Watch

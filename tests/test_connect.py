@@ -7,9 +7,9 @@ import pytest
 import microreg
 from microreg.backends.memory import MemoryRegistry
 from microreg.backends.static import StaticRegistry
+from microreg.checked import Checked
 from microreg.errors import ConfigError
 from microreg.layers.cache import CacheLayer
-from microreg.registry import Checked
 from microreg.url import RegistryURL
 from support import python, run
 

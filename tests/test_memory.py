@@ -74,14 +74,17 @@ def test_a_store_is_gone_with_the_last_registry_of_its_name() -> None:
 
 
 def test_another_loop_has_a_store_of_its_own() -> None:
-    async def main() -> tuple[str, ...]:
-        registry = connect("memory://one")
+    async def main(registry: Registry) -> tuple[str, ...]:
         await registry.open()
         before = await registry.list_services()
         await registry.register(record())
         return before
 
-    assert run(main()) == run(main()) == ()
+    with asyncio.Runner() as one, asyncio.Runner() as other:
+        here, there = connect("memory://one"), connect("memory://one")
+        assert one.run(main(here)) == other.run(main(there)) == ()
+        one.run(here.close())
+        other.run(there.close())
 
 
 def test_a_store_knows_its_name_and_nothing_else() -> None:
@@ -236,7 +239,7 @@ def test_whatever_is_done_a_watch_ends_in_what_get_service_says(script: list[tup
             for _ in range(200):
                 await asyncio.sleep(0.5)
                 await take()
-                if events.state == "live" and not vars(events)["_dirty"]:
+                if events.state == "live" and not len(vars(events)["_backlog"]):
                     break
             await check()
             assert folded.snapshot() == Snapshot(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,10 +13,11 @@ import pytest
 import microreg
 from microreg import plugins
 from microreg.backends.memory import MemoryRegistry
+from microreg.checked import Checked
 from microreg.errors import ConfigError
 from microreg.hookspecs import hookimpl
 from microreg.layers.cache import CacheLayer
-from microreg.registry import Checked, Layer, Registry
+from microreg.registry import Layer, Registry
 from microreg.selector.strategies import round_robin
 from microreg.url import RegistryURL
 
@@ -115,7 +116,7 @@ def test_backends_layers_and_strategies_of_others_work_by_name(install: Install)
         (lambda: plugins.backend("zzz"), r"^no backend 'zzz' is installed \(installed: .*memory, static\)$"),
         (lambda: plugins.layer("cahce"), r"no layer 'cahce' is installed .*; did you mean 'cache'\?"),
         (lambda: plugins.load("microreg.strategies", "zzz"), r"no strategy 'zzz' is installed \(installed: random, r"),
-        (lambda: plugins.load("microreg.nothing", "x"), r"no nothing 'x' is installed \(installed: none\)"),
+        (lambda: plugins.load("microreg.nothing", "x"), r"no plugin 'x' is installed \(installed: none\)"),
     ],
 )
 def test_what_is_missing_is_told_with_what_is_there(call: Callable[[], object], message: str) -> None:
@@ -152,26 +153,128 @@ def test_a_broken_backend_is_an_error_for_its_scheme_only(
     install: Install, source: str, target: str, message: str
 ) -> None:
     install("plug", source, backends={"mine": target})
-    with pytest.raises(ConfigError, match=rf"the plugin for 'mine' \(plug, {target}\) is broken: {message}") as caught:
+    with pytest.raises(ConfigError, match=rf"the backend 'mine' \(plug, {target}\) is broken: {message}") as caught:
         microreg.connect("mine://")
     assert caught.value.__cause__ is not None
     assert isinstance(microreg.connect("memory://"), Checked)
 
 
+def use(group: str) -> object:
+    """Ask for the plugin ``mine`` of a group, as a program does."""
+    if group == "strategies":
+        return microreg.Selector(microreg.connect("memory://"), "mine")
+    return microreg.connect("mine://" if group == "backends" else "mine+memory://")
+
+
+GROUPS = ["backends", "layers", "strategies"]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("source", ["import does_not_exist_zz", "import sys; sys.exit(3)", "x = 1"])
+def test_a_plugin_that_cannot_be_imported(install: Install, group: str, source: str) -> None:
+    install("plug", source, **{group: {"mine": "plug:Mine"}})
+    kind = plugins.KINDS[f"microreg.{group}"]
+    with pytest.raises(ConfigError, match=rf"^the {kind} 'mine' \(plug, plug:Mine\) is broken: \w+: ") as caught:
+        use(group)
+    assert caught.value.__cause__ is not None
+    assert isinstance(microreg.connect("cache+memory://"), CacheLayer)
+    microreg.Selector(microreg.connect("memory://"), "round_robin")
+
+
+WRONG = GOOD + """
+from dataclasses import dataclass, field
+from microreg.options import Duration
+from microreg.registry import Registry
+
+number, name = 3, "Mine"
+
+class HalfDone(Registry):
+    async def register(self, service, *, ttl=15.0): ...
+    async def deregister(self, service): ...
+    async def get_service(self, name): ...
+
+class Plain:
+    timeout = 5.0
+
+@dataclass
+class Thawed:
+    timeout: Duration = Duration(5.0)
+
+@dataclass(frozen=True)
+class Unrelated:
+    timeout: Duration = Duration(5.0)
+
+class Undecorated(Options):
+    volume: int = option(3, "how loud")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inexpressible(Options):
+    at: complex = option(1j, "where")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmasked(Options):
+    entry: str = option("", "what opens the door", secret=True)
+
+def repr_fails(self):
+    raise RuntimeError("no words")
+
+Mute = type("Mute", (), {"__repr__": repr_fails})
+mute = Mute()
+
+kinds = {"Plain": Plain, "Thawed": Thawed, "Unrelated": Unrelated, "Undecorated": Undecorated, "an_object": Options(),
+         "Inexpressible": Inexpressible, "Unmasked": Unmasked}
+for name, options in kinds.items():
+    for base in (MemoryRegistry, Layer):
+        globals()[f"{base.__name__}With{name}"] = type(f"{base.__name__}With{name}", (base,), {"Options": options})
+"""
+OPTIONS = r"its Options is .*; expected a subclass of microreg.url.Options with the decorator @dataclass\(frozen=True"
+
+
 @pytest.mark.parametrize(
-    ("target", "message"),
+    ("group", "target", "message"),
     [
-        ("plug:strategy", "expected a subclass of Registry"),
-        ("plug:Hooks", "expected a subclass of Registry"),
-        ("plug", "expected a subclass of Registry"),
+        ("backends", "plug:strategy", r"is <function strategy .*; expected a subclass of Registry that is no Layer"),
+        ("backends", "plug:Plain", r"is <class 'plug.Plain'>; expected a subclass of Registry"),
+        ("backends", "plug", "is <module 'plug' .*; expected a subclass of Registry"),
+        ("backends", "plug:Loud", "is <class 'plug.Loud'>; expected a subclass of Registry that is no Layer"),
+        ("backends", "plug:HalfDone", "expected all verbs of a Registry, but list_services, watch is missing"),
+        ("backends", "plug:mute", "is broken: RuntimeError: no words"),
+        ("layers", "plug:Mine", "is <class 'plug.Mine'>; expected a subclass of Layer"),
+        ("layers", "plug:number", "is 3; expected a subclass of Layer"),
+        ("strategies", "plug:number", r"is 3; expected a function \(nodes, rng\) -> pick"),
+        ("strategies", "plug", r"is <module 'plug' .*; expected a function"),
+        *(
+            (group, f"plug:{base}With{options}", message)
+            for group, base in (("backends", "MemoryRegistry"), ("layers", "Layer"))
+            for options, message in {
+                **dict.fromkeys(["Plain", "Thawed", "Unrelated", "Undecorated", "an_object"], OPTIONS),
+                "Inexpressible": "is broken: TypeError: Inexpressible.at: a config string cannot express the type",
+                "Unmasked": "is broken: TypeError: Unmasked.entry: give a secret option a name that says so",
+            }.items()
+        ),
     ],
 )
-def test_a_backend_of_the_wrong_class(install: Install, target: str, message: str) -> None:
-    install("plug", GOOD, backends={"mine": target}, layers={"mine": "plug:Mine"})
-    with pytest.raises(ConfigError, match=message):
-        microreg.connect("mine://")
-    with pytest.raises(ConfigError, match="expected a subclass of Layer"):
-        microreg.connect("mine+memory://")
+def test_a_plugin_that_is_not_what_its_group_is_for(install: Install, group: str, target: str, message: str) -> None:
+    install("plug", WRONG, **{group: {"mine": target}})
+    kind = plugins.KINDS[f"microreg.{group}"]
+    with pytest.raises(ConfigError, match=rf"^the {kind} 'mine' \(plug, {target}\) .*{message}"):
+        use(group)
+
+
+# -- conflicts ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("group", "target"), [("backends", "Mine"), ("layers", "Loud"), ("strategies", "strategy")])
+def test_two_distributions_with_one_name(install: Install, group: str, target: str) -> None:
+    install("plug1", GOOD, **{group: {"mine": f"plug1:{target}", "a": f"plug1:{target}"}})
+    install("plug2", GOOD, **{group: {"mine": f"plug1:{target}"}})
+    assert use(group) is not None, "the same target twice is no conflict"
+    install("plug3", GOOD, **{group: {"mine": f"plug3:{target}", "a": f"plug3:{target}"}})
+    message = rf"^two plugins provide 'mine' in microreg\.{group}: plug\d \(plug\d:{target}\) and plug\d \(plug\d:"
+    with pytest.raises(ConfigError, match=message) as caught:
+        use(group)
+    assert "plug3" in str(caught.value) and "uninstall one of them" in str(caught.value)
+    assert "plug3" not in sys.modules, "nothing of a conflict is imported"
 
 
 def test_two_plugins_of_one_name_are_a_conflict_for_that_name_only(install: Install) -> None:
@@ -189,6 +292,33 @@ def test_a_plugin_cannot_take_over_a_scheme_of_ours(install: Install) -> None:
     install("plug", GOOD, backends={"memory": "plug:Mine"})
     with pytest.raises(ConfigError, match="two plugins provide 'memory'"):
         microreg.connect("memory://")
+
+
+# -- what a class tells of this machine -----------------------------------------------------------------
+
+
+class Tells(MemoryRegistry):
+    @classmethod
+    def about(cls) -> Mapping[str, str]:
+        return {"interface eth0": "used"}
+
+
+class TellsAmiss(MemoryRegistry):
+    @classmethod
+    def about(cls) -> str:
+        return "much"
+
+
+class IsAbout(MemoryRegistry):
+    def about(self) -> str:
+        return "an ordinary method, which is none of our business"
+
+
+def test_a_class_may_tell_what_it_finds_here() -> None:
+    assert plugins.about(Tells) == {"interface eth0": "used"}
+    assert plugins.about(MemoryRegistry) == plugins.about(IsAbout) == {}
+    with pytest.raises(ConfigError, match=r"about\(\) of TellsAmiss failed; expected a Mapping\[str, str\], got "):
+        plugins.about(TellsAmiss)
 
 
 # -- hooks -------------------------------------------------------------------------------------------
@@ -212,11 +342,14 @@ class Arguments:
     @hookimpl
     def microreg_wrap(self, registry, url, weather): ...
 
-unknown, arguments = Unknown(), Arguments()
+class Silent:
+    def microreg_wrap(self, registry, url): ...  # without the mark
+
+unknown, arguments, silent = Unknown(), Arguments(), Silent()
 """
 
 
-@pytest.mark.parametrize("target", ["plug:missing", "plug:unknown", "plug:arguments", "nowhere_zz:x"])
+@pytest.mark.parametrize("target", ["plug:missing", "plug:unknown", "plug:arguments", "plug:silent", "nowhere_zz:x"])
 def test_a_broken_hook_plugin_is_one_warning(
     install: Install, caplog: pytest.LogCaptureFixture, target: str
 ) -> None:

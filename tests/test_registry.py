@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import TypeVar
 
 import pytest
 
 import support
+from microreg.checked import Checked
 from microreg.errors import (
     ConfigError,
     InvalidService,
@@ -24,7 +28,7 @@ from microreg.errors import (
 from microreg.events import Event, Snapshot
 from microreg.model import Node, Service
 from microreg.options import Duration, Options
-from microreg.registry import Checked, Layer, Registry
+from microreg.registry import Layer, Registry
 from microreg.rules import DEFAULT_TTL
 from microreg.testing.virtual import VirtualLoop
 from microreg.url import RegistryURL
@@ -154,35 +158,38 @@ def test_nothing_works_before_open_and_after_close(verb: str) -> None:
 def test_nothing_works_in_another_loop(verb: str) -> None:
     spy = Spy()
     registry = Checked(spy)
-    run(registry.open())
 
     async def main() -> None:
         for call in (VERBS[verb], lambda each: each.open(), lambda each: each.close()):
             with pytest.raises(WrongLoop, match="opened in another event loop"):
                 await call(registry)
 
-    run(main())
-    assert spy.verbs() == ["open"]
-    with pytest.raises(WrongLoop):
-        registry.watch()
+    with asyncio.Runner() as home:
+        home.run(registry.open())
+        run(main())
+        assert spy.verbs() == ["open"]
+        with pytest.raises(WrongLoop):
+            registry.watch()
+        home.run(registry.close())
 
 
 def test_a_watch_that_is_entered_in_another_loop_or_after_close_says_so() -> None:
     spy = Spy()
     registry = Checked(spy)
 
-    async def open_and_watch() -> Watch:
-        await registry.open()
+    async def watched() -> Watch:
         return registry.watch()
-
-    watch = run(open_and_watch())
 
     async def elsewhere() -> None:
         async with watch:
             with pytest.raises(WrongLoop):
                 await anext(watch)
 
-    run(elsewhere())
+    with asyncio.Runner() as home:
+        home.run(registry.open())
+        watch = home.run(watched())
+        run(elsewhere())
+        home.run(registry.close())
     assert "stream" not in spy.verbs()
 
     async def late() -> None:
@@ -648,4 +655,133 @@ def test_a_cancelled_close_is_complete_and_closing_again_is_fine(steps: int) -> 
             assert backend.closed
         await registry.close()
 
+    run(main())
+
+
+def test_an_open_watch_is_told_that_it_is_iterated_in_another_loop() -> None:
+    registry = Checked(Spy())
+
+    async def watched() -> Watch:
+        await registry.open()
+        watch = await registry.watch().__aenter__()
+        assert isinstance(await anext(watch), Snapshot)
+        return watch
+
+    async def elsewhere() -> None:
+        with pytest.raises(WrongLoop, match="this watch was opened in another event loop"):
+            await anext(watch)
+        await watch.close()
+
+    with asyncio.Runner() as home:
+        watch = home.run(watched())
+        run(elsewhere())
+        home.run(registry.close())
+
+
+# -- the end of a process, and a fork ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("running", [False, True], ids=["after its loop", "in its loop"])
+def test_one_that_is_dropped_open_says_so_once(running: bool) -> None:
+    async def main() -> None:
+        registry = Checked(Spy())
+        await registry.open()
+        if running:
+            del registry
+            gc.collect()
+
+    with pytest.warns(RuntimeWarning, match=r"never closed: use `async with microreg.connect\(") as caught:
+        run(main())
+        gc.collect()
+    assert len(caught) == 1
+    assert "hunter2" not in str(caught[0].message)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_one_that_was_closed_or_never_open_says_nothing(fails: bool) -> None:
+    async def main() -> None:
+        spy = Spy()
+        registry = Checked(spy.raising(OSError("no socket")) if fails else spy)
+        with suppress(RegistryUnavailable):
+            await registry.open()
+        await registry.close()
+
+    with warnings.catch_warnings(record=True) as caught:
+        Checked(Spy())
+        with suppress(RegistryUnavailable):
+            run(main())
+        gc.collect()
+    assert caught == []
+
+
+def test_one_that_is_closed_while_it_opens_says_nothing() -> None:
+    async def main() -> None:
+        async def slow(verb: str, argument: object) -> None:
+            await asyncio.sleep(1 if verb == "open" else 0)
+
+        spy = Spy()
+        spy.answer = slow
+        registry = Checked(spy)
+        opening = asyncio.create_task(registry.open())
+        await asyncio.sleep(0.5)
+        await registry.close()
+        await opening
+        assert spy.verbs() == ["open", "close"]
+
+    with warnings.catch_warnings(record=True) as caught:
+        run(main())
+        gc.collect()
+    assert caught == []
+
+
+def test_where_no_loop_runs_closing_does_nothing_and_hides_nothing() -> None:
+    async def main() -> Checked:
+        registry = Checked(spy)
+        await registry.open()
+        return registry
+
+    spy = Spy()
+    registry = run(main())
+    with pytest.raises(StopIteration):
+        registry.close().send(None)
+    assert spy.verbs() == ["open"]
+    with pytest.warns(RuntimeWarning, match="never closed"):
+        del registry
+        gc.collect()
+
+
+@each_verb
+def test_in_a_forked_child_every_verb_is_refused_and_close_does_nothing(verb: str) -> None:
+    """As the child sees it: real forks are in integration/test_processes.py."""
+    spy = Spy()
+    registry = Checked(spy)
+
+    async def parent() -> Watch:
+        await registry.open()
+        return await registry.watch().__aenter__()
+
+    async def child() -> None:
+        for call in (VERBS[verb], lambda each: each.open()):
+            with pytest.raises(RegistryClosed, match=r"before fork\(\).*connect\(\) again in the child"):
+                await call(registry)
+        with pytest.raises(RegistryClosed, match=r"before fork\(\)"):
+            await anext(watch)
+        await watch.close()
+        await registry.close()
+
+    with asyncio.Runner() as home:
+        watch = home.run(parent())
+        before = spy.verbs()
+        registry._after_fork()
+        run(child())
+        assert spy.verbs() == before
+
+
+def test_one_that_was_not_opened_before_the_fork_is_the_childs() -> None:
+    async def main() -> None:
+        async with registry:
+            assert await registry.list_services() == ()
+
+    registry = Checked(Spy())
+    registry._after_fork()
     run(main())

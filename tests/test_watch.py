@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import TypeVar
 
 import pytest
@@ -105,6 +107,10 @@ def scripted(
         await then()
 
     return source
+
+
+def state(watch: Watch) -> str:
+    return watch.state  # a call, so that a type checker expects another answer next time
 
 
 async def settle(seconds: float = 0.001) -> None:
@@ -318,7 +324,7 @@ def test_a_consumer_who_sleeps_through_everything_costs_no_memory() -> None:
         for _ in range(100_000 // len(story) + 1):
             for change in story:
                 yield change
-                if len(vars(watch)["_dirty"]) > 11:
+                if len(vars(watch)["_backlog"]) > 11:
                     raise AssertionError("more waits than there are nodes")
         done.set()
         await forever()
@@ -535,6 +541,145 @@ def test_other_names_are_none_of_its_business() -> None:
             store.send(Snapshot([OLD, record("third")]))
             store.put(record("Greeter"))
             assert await drain(watch) == []
+
+    run(main())
+
+
+# -- a watch around a watch ---------------------------------------------------------------------
+
+
+def around(*inner: Callable[[], Watch]) -> Source:
+    """What a layer does: the source of an outer watch tells what inner ones tell (after the first, only changes)."""
+
+    async def source() -> AsyncGenerator[Event, None]:
+        async with AsyncExitStack() as stack:
+            first, *others = [await stack.enter_async_context(make()) for make in inner]
+            for other in others:
+                await anext(other)
+            async for event in first:
+                yield event
+
+    return source
+
+
+def test_the_state_of_a_watch_is_that_of_the_watch_inside() -> None:
+    async def main() -> None:
+        store = Store(OLD)
+        middle = around(lambda: Watch(store.source))
+        async with Watch(around(lambda: Watch(middle))) as watch:
+            assert watch.state == "resyncing"
+            await anext(watch)
+            assert (watch.state, watch.error) == ("live", None)
+            store.records["greeter", "a"] = NEW
+            store.send(ConnectionResetError("reset by peer"))
+            await settle()
+            assert (state(watch), str(watch.error)) == ("resyncing", "ConnectionResetError: reset by peer")
+            assert await drain(watch, 60) == [Change.put(NEW, OLD)]
+            assert (state(watch), store.opened) == ("live", 2)
+            assert str(watch.error) == "ConnectionResetError: reset by peer", "the last one, as ever"
+
+    run(main())
+
+
+def test_a_store_that_is_away_from_the_beginning_is_told_by_the_outer_watch() -> None:
+    async def main() -> None:
+        async with Watch(around(lambda: Watch(scripted(OSError("down"))))) as watch:
+            await settle()
+            assert (watch.state, str(watch.error)) == ("resyncing", "OSError: down")
+
+    run(main())
+
+
+def test_a_watch_is_live_when_all_its_parts_are() -> None:
+    async def main() -> None:
+        stores = Store(OLD), Store()
+        async with Watch(around(*(lambda store=store: Watch(store.source) for store in stores))) as watch:
+            await anext(watch)
+            assert state(watch) == "live"
+            for store in stores:
+                store.send(OSError(f"gap {stores.index(store)}"))
+                await settle()
+                assert (state(watch), str(watch.error)) == ("resyncing", f"OSError: gap {stores.index(store)}")
+                await asyncio.sleep(60)
+                assert state(watch) == "live"
+
+    run(main())
+
+
+def test_a_part_that_was_closed_counts_no_more() -> None:
+    async def main() -> None:
+        inner = Watch(scripted(Snapshot(), OSError("gap")))
+
+        async def source() -> AsyncGenerator[Event, None]:
+            async with inner:
+                first = await anext(inner)
+                await settle()
+                assert inner.state == "resyncing"
+            yield first
+            await forever()
+
+        async with Watch(source) as watch:
+            await anext(watch)
+            assert (inner.state, watch.state) == ("resyncing", "live")
+
+    run(main())
+
+
+def test_a_part_that_fails_for_good_ends_the_outer_watch() -> None:
+    async def main() -> None:
+        inner = Watch(Store().source)
+        async with Watch(around(lambda: inner)) as watch:
+            await anext(watch)
+            inner.fail(RegistryClosed("the registry was closed"))
+            with pytest.raises(RegistryClosed, match="was closed"):
+                await anext(watch)
+            assert watch.state == "resyncing"
+
+    run(main())
+
+
+def test_what_a_source_starts_in_a_task_of_its_own_is_no_part_of_its_watch() -> None:
+    async def main() -> None:
+        store, aside = Store(OLD), Watch(scripted(OSError("down")))
+
+        async def other() -> None:
+            async with aside:
+                await forever()
+
+        async def source() -> AsyncGenerator[Event, None]:
+            task = asyncio.create_task(other())
+            try:
+                async for event in store.source():
+                    yield event
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
+
+        async with Watch(source) as watch:
+            await anext(watch)
+            await settle()
+            assert str(aside.error) == "OSError: down"
+            assert (watch.state, watch.error) == ("live", None)
+
+    run(main())
+
+
+def test_a_task_that_outlives_the_source_holds_no_watch() -> None:
+    async def main() -> None:
+        tasks: list[asyncio.Task[None]] = []
+
+        async def source() -> AsyncGenerator[Event, None]:
+            tasks.append(asyncio.create_task(forever()))
+            yield Snapshot()
+            await forever()
+
+        async with Watch(source) as watch:
+            await anext(watch)
+        gone = weakref.ref(watch)
+        del watch
+        gc.collect()
+        assert gone() is None and not tasks[0].done()
+        tasks[0].cancel()
 
     run(main())
 

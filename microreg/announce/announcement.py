@@ -9,12 +9,14 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
+from microreg import process
 from microreg.announce.journal import State, Transition
 from microreg.announce.probe import Probe
 from microreg.announce.writer import HOPELESS, Writer
+from microreg.checked import Checked
 from microreg.errors import InvalidService, RegistryClosed, RegistryError, RegistryUnavailable
 from microreg.model import Endpoint, Node, Service, Status
-from microreg.registry import Checked, Registry
+from microreg.registry import Registry
 from microreg.rules import check_service, check_ttl
 
 __all__ = ["Announcement", "State", "Transition"]
@@ -140,6 +142,25 @@ class Announcement:
             why = self.error or "no attempt was answered so far"
             raise RegistryUnavailable(f"{writer.wanted.name!r} is {self.state}, not live: {why}")
 
+    async def changed(
+        self, since: Transition | None = None, *, timeout: float | None = None
+    ) -> tuple[Transition, ...]:
+        """The transitions after ``since`` (None: from the first on), oldest first; waits until there is one.
+
+        Empty where none will come, because ``since`` is that to ``gone``, or none came within ``timeout`` seconds.
+        Nothing is missed between two calls, and any number of tasks may wait, before the beginning too::
+
+            last = None
+            while news := await announcement.changed(last):
+                for last in news:
+                    print(last.state, last.status, last.error)
+
+        Who falls behind by more than the 64 of :attr:`history` gets those.
+        """
+        journal = self._journal
+        await journal.until(lambda: bool(journal.after(since)) or self.state is State.GONE, timeout)
+        return journal.after(since)
+
     async def update(
         self,
         *,
@@ -184,7 +205,8 @@ class Announcement:
             await asyncio.wait([stopper])
 
     def _leaving(self) -> asyncio.Task[None] | None:
-        if self._stopper is None and self._writer.started and self.state is not State.GONE:
+        begun = self._writer.started and process.running_loop() is not None
+        if self._stopper is None and begun and self.state is not State.GONE:
             self._writer.stopping = True
             self._stopper = asyncio.create_task(self._leave(), name=f"microreg drain {self.service.name}")
         return self._stopper

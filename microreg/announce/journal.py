@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from microreg.errors import RegistryError
+from microreg.model import Status
 
 __all__ = ["Journal", "State", "Transition"]
 
@@ -33,32 +34,39 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One change of state, or of the kind of error: when (``loop.time()``, seconds), to what, and why."""
+    """One change of state, of the kind of error, or of the node's status: when, to what, and why.
+
+    ``time`` is the loop's (``loop.time()``, seconds); ``status`` what the store was last told of the node,
+    ``draining`` from when it leaves.
+    """
 
     time: float
     state: State
     error: RegistryError | None = None
+    status: Status = Status.PASSING
 
 
 class Journal:
     """The state, the last error and the history of one announcement. ``on_live`` is called once, when first live."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, status: Status) -> None:
         self.state = State.REGISTERING
         self.error: RegistryError | None = None
+        self.status: Status = status
         self.history: deque[Transition] = deque(maxlen=_LENGTH)
         self.on_live: Callable[[], None] | None = None
         self._name = name
         self._news: asyncio.Future[None] | None = None
 
-    def move(self, state: State, error: RegistryError | None) -> None:
-        """Note where things stand now. What is as before is no transition; another kind of error is one."""
-        same = state is self.state and type(error) is type(self.error)
-        self.state, self.error = state, error
+    def move(self, state: State, error: RegistryError | None, status: Status | None = None) -> None:
+        """Note where things stand now; a status that is not given is as before, and all as before is no transition."""
+        status = status or self.status
+        same = state is self.state and type(error) is type(self.error) and status is self.status
+        self.state, self.error, self.status = state, error, status
         if not same or not self.history:
-            self.history.append(Transition(asyncio.get_running_loop().time(), state, error))
+            self.history.append(Transition(asyncio.get_running_loop().time(), state, error, status))
             trouble = error is not None and state is not State.GONE
-            extra = {"service": self._name, "error": str(error or "")}
+            extra = {"service": self._name, "error": str(error or ""), "status": str(status)}
             why = f": {error}" if trouble else ""
             log.log(
                 logging.WARNING if trouble else logging.INFO, "%s is %s%s", self._name, state, why, extra=extra
@@ -67,6 +75,15 @@ class Journal:
             tell, self.on_live = self.on_live, None
             tell()
         self.notify()
+
+    def after(self, last: Transition | None) -> tuple[Transition, ...]:
+        """The transitions that followed this one, oldest first; all that are remembered where it is not among them."""
+        followed: list[Transition] = []
+        for transition in reversed(self.history):
+            if transition is last:
+                break
+            followed.append(transition)
+        return tuple(reversed(followed))
 
     def notify(self) -> None:
         """Let whoever waits look again."""

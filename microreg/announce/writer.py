@@ -9,6 +9,7 @@ import random
 from collections.abc import Awaitable
 from contextlib import suppress
 
+from microreg import process
 from microreg.announce.journal import Journal, State
 from microreg.announce.probe import Probe
 from microreg.errors import (
@@ -49,7 +50,7 @@ class Writer:
     ) -> None:
         self.registry = registry
         self.ttl = ttl
-        self.journal = Journal(service.name)
+        self.journal = Journal(service.name, service.nodes[0].status)
         self.wanted = service
         self.stopping = False
         self.ended = False
@@ -64,6 +65,7 @@ class Writer:
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._waiting: list[_Attempt] = []
+        process.in_child(self, Writer._after_fork)
 
     @property
     def started(self) -> bool:
@@ -112,11 +114,17 @@ class Writer:
         if self._writing:
             await asyncio.wait([self._task], timeout=min(_GRACE, (end - loop.time()) / 4))
         await self.stop()
-        self.journal.move(State.DRAINING, self.journal.error)
+        self.journal.move(State.DRAINING, self.journal.error, Status.DRAINING)
         if os.getpid() == self._pid and not isinstance(self.journal.error, _OVER):
             await self._withdraw(end)
             if self._was_live:
                 await asyncio.sleep(delay)
+
+    def _after_fork(self) -> None:
+        """In the child the node is the parent's: nothing is written, and nobody waits for it."""
+        self.stopping = self.ended = True
+        self.journal.state = State.GONE
+        self.journal.error = RegistryClosed(f"the announcement of {self.wanted.name!r} {process.FORKED}")
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -142,8 +150,9 @@ class Writer:
             if not answered:
                 self._lose(RegistryTimeout(f"the check took more than {self.ttl / 3:g} s; renewal is withheld"))
             elif not self.stopping:
-                wanted, self._writing = self.wanted, True
-                self._settle(wanted, await self._call(self.registry.register(self.service, ttl=self.ttl)), covered)
+                wanted, record, self._writing = self.wanted, self.service, True
+                error = await self._call(self.registry.register(record, ttl=self.ttl))
+                self._settle(wanted, record.nodes[0].status, error, covered)
         finally:
             self._writing = False
             _release(covered, None)
@@ -162,11 +171,14 @@ class Writer:
         self._probe_due = loop.time() + self.ttl / 4
         return True
 
-    def _settle(self, wanted: Service, error: RegistryError | None, covered: list[_Attempt]) -> None:
+    def _settle(
+        self, wanted: Service, status: Status, error: RegistryError | None, covered: list[_Attempt]
+    ) -> None:
         """What follows from one write, for the state and for those who wait for it."""
         if error is None:
             self._accepted = wanted
-            self._live()
+            self.journal.move(State.LIVE, None, status)
+            self._was_live = True
         elif isinstance(error, InvalidService) and wanted is not self._accepted:
             # Updates build on each other: what came after the refused one cannot stay either.
             self.wanted = self._accepted
@@ -176,10 +188,6 @@ class Writer:
             self._changed.set()
         else:
             self._lose(error)
-
-    def _live(self) -> None:
-        self.journal.move(State.LIVE, None)
-        self._was_live = True
 
     def _lose(self, error: RegistryError) -> None:
         self.journal.move(State.LOST if self._was_live else State.REGISTERING, error)

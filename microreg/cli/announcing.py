@@ -20,7 +20,6 @@ __all__ = [
     "CheckOption",
     "IdOption",
     "MetaOption",
-    "News",
     "TtlOption",
     "VersionOption",
     "announcement_of",
@@ -83,37 +82,11 @@ def metadata_of(items: Sequence[str]) -> dict[str, str]:
     return metadata
 
 
-class News:
-    """What has happened to an announcement since the last look: transitions, and changes of the node's status."""
-
-    def __init__(self, announcement: Announcement) -> None:
-        self._announcement = announcement
-        self._last: Transition | None = None
-        self._status = announcement.node.status
-
-    @property
-    def over(self) -> bool:
-        """Whether the last of all transitions was told."""
-        return self._last is not None and self._last.state is State.GONE
-
-    def take(self) -> list[Transition]:
-        """The transitions that were not taken yet, oldest first; the last one again where only the status changed."""
-        found = list(self._announcement.history)
-        status = self._announcement.node.status
-        if self._last in found:
-            found = found[found.index(self._last) + 1 :]
-        if not found and self._last is not None and status is not self._status:
-            found = [self._last]
-        self._status = status
-        self._last = found[-1] if found else self._last
-        return found
-
-
 def told(announcement: Announcement, transition: Transition) -> tuple[str, str]:
     """A transition for people: the state, and of what it is, where, and why."""
     record, node, error = announcement.service, announcement.node, transition.error
-    shown = transition.state is State.LIVE and node.status is not Status.PASSING
-    status = f" ({node.status})" if shown else ""
+    shown = transition.state is State.LIVE and transition.status is not Status.PASSING
+    status = f" ({transition.status})" if shown else ""
     why = f": {redacted(str(error))}" if error else ""
     where = f"{record.name} {node.id} at {node.address} in {announcement.registry.url}"
     return f"{transition.state}{status}", safe(where + why)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
@@ -18,20 +18,13 @@ from microreg.cli.errors import FAILED, OK, redacted
 from microreg.cli.text import join, safe
 from microreg.errors import ConfigError
 from microreg.options import OptionInfo, describe_options
-from microreg.plugins import Plugin
-from microreg.registry import Registry
+from microreg.plugins import KINDS, Plugin
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = ["plugins"]
 
-_KINDS = {
-    "microreg.backends": "backend",
-    "microreg.layers": "layer",
-    "microreg.strategies": "strategy",
-    "microreg": "hook",
-}
 _SHOWN = {"backend": "{}://", "layer": "{}+"}
 
 _Name = Annotated[
@@ -45,9 +38,10 @@ def plugins(name: _Name = None, json: JsonOption = False) -> int:
 
     Each is imported to see whether it works; exit code 1 where one is broken, or two have the same name. In a
     pipe, separated by tabs: kind, name, distribution, version, target, and ok or what is wrong; then, after the
-    word option: name of the plugin, option, type, default, secret or -, meaning.
+    word option: name of the plugin, option, type, default, secret or -, meaning; and after the word about: name of
+    the plugin, and what it finds on this machine, such as the network interfaces it would use: subject, finding.
     """
-    everything = [plugin for group in _KINDS for plugin in installed.inventory(group)]
+    everything = [plugin for group in KINDS for plugin in installed.inventory(group)]
     found = [_examined(plugin, everything) for plugin in _wanted(name, everything)]
     if json:
         print(json_.dumps({"plugins": [each.to_dict() for each in found]}, indent=2, ensure_ascii=False))
@@ -67,11 +61,12 @@ class _Found:
     summary: str = ""
     capabilities: tuple[str, ...] = ()
     hooks: tuple[str, ...] = ()
-    options: tuple[OptionInfo, ...] = field(default=())
+    options: tuple[OptionInfo, ...] = ()
+    about: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def kind(self) -> str:
-        return _KINDS[self.plugin.group]
+        return KINDS[self.plugin.group]
 
     @property
     def name(self) -> str:
@@ -90,6 +85,8 @@ class _Found:
         for key, info in self.options_as_written():
             secret = "secret" if info.secret else ""
             yield ("option", self.name, *map(safe, (key, info.type, info.default, secret, info.help)))
+        for key, value in self.about.items():
+            yield ("about", self.name, safe(key), safe(value))
 
     def to_dict(self) -> dict[str, object]:
         plugin = self.plugin
@@ -104,6 +101,7 @@ class _Found:
             "summary": self.summary,
             "capabilities": self.capabilities,
             "hooks": self.hooks,
+            "about": self.about,
             "options": [asdict(info) | {"name": key} for key, info in self.options_as_written()],
         }
 
@@ -137,17 +135,15 @@ def _examined(plugin: Plugin, everything: list[Plugin]) -> _Found:
 
 
 def _registry(plugin: Plugin) -> _Found:
-    group = plugin.group
-    cls: type[Registry] = (installed.backend if group == "microreg.backends" else installed.layer)(plugin.name)
+    cls = (installed.layer if plugin.group == "microreg.layers" else installed.backend)(plugin.name)
     capabilities = tuple(sorted(cls.capabilities)) if isinstance(cls.capabilities, frozenset) else ()
-    return _Found(plugin, "", _summary(cls), capabilities, options=describe_options(cls.Options))
+    return _Found(
+        plugin, "", _summary(cls), capabilities, options=describe_options(cls.Options), about=installed.about(cls)
+    )
 
 
 def _strategy(plugin: Plugin) -> _Found:
-    strategy = installed.load(plugin.group, plugin.name)
-    if not callable(strategy):
-        return _Found(plugin, f"{plugin.target} is {strategy!r}; expected a function that makes a Pick")
-    return _Found(plugin, "", _summary(strategy))
+    return _Found(plugin, "", _summary(installed.load(plugin.group, plugin.name)))
 
 
 def _hook(plugin: Plugin) -> _Found:
@@ -181,6 +177,7 @@ def _show(found: list[_Found], *, details: bool) -> None:
             print(f"{each.kind} {each.name}: {safe(each.problem)}")
         elif details:
             facts = {"target": each.plugin.target, "capabilities": join(each.capabilities), "hooks": join(each.hooks)}
+            facts |= each.about
             lines = [each.summary, *(f"{key}: {value}" for key, value in facts.items() if value)]
             print("\n".join(safe(line) for line in lines if line))
     for each in found:

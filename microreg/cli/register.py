@@ -14,7 +14,6 @@ from microreg.cli.announcing import (
     CheckOption,
     IdOption,
     MetaOption,
-    News,
     TtlOption,
     VersionOption,
     announcement_of,
@@ -27,9 +26,6 @@ from microreg.cli.text import json_line, node_json
 from microreg.errors import ConfigError
 
 __all__ = ["register"]
-
-_LOOK = 0.05
-"""Seconds between two looks at the announcement's history."""
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the service.")]
 _Port = Annotated[int | None, option("--port", None, "Port the service listens on.")]
@@ -122,13 +118,12 @@ async def _live_or_asked(announcement: Announcement, stop: Stop, timeout: float)
 
 
 async def _report(announcement: Announcement, *, as_json: bool) -> None:
-    """Print every transition, and every change of the node's status between two."""
-    news = News(announcement)
+    """Print every transition, until it is gone."""
+    last: Transition | None = None
     try:
-        while not news.over:
-            for transition in news.take():
-                await write(_line(announcement, transition, as_json=as_json))
-            await asyncio.sleep(_LOOK)
+        while news := await announcement.changed(last):
+            for last in news:
+                await write(_line(announcement, last, as_json=as_json))
     except BrokenPipeError:
         return
 
@@ -138,5 +133,6 @@ def _line(announcement: Announcement, transition: Transition, *, as_json: bool) 
         state, rest = told(announcement, transition)
         return f"{time.strftime('%H:%M:%S')} {state:<11} {rest}"
     record, error = announcement.service, transition.error
+    record = record.with_nodes(record.nodes[0].replace(status=transition.status))
     problem = None if error is None else {"code": error.code, "message": redacted(str(error))}
     return json_line(event="state", state=str(transition.state), service=record, node=node_json(record), error=problem)

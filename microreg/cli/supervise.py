@@ -6,13 +6,13 @@ import asyncio
 import os
 import select
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 from microreg.address import split_address
-from microreg.announce.announcement import Announcement, State
+from microreg.announce.announcement import Announcement, State, Transition
 from microreg.announce.probe import Probe, probe
-from microreg.cli.announcing import News, told
+from microreg.cli.announcing import told
 from microreg.cli.child import Child
 from microreg.cli.errors import write_error
 from microreg.cli.loop import handling
@@ -34,7 +34,6 @@ _RING = 0.05
 _RING_CAP = 0.5
 _NO_ANSWER = 1.0
 _NO_VERDICT = 5.0
-_LOOK = 0.25
 
 
 class Doorbell:
@@ -88,7 +87,7 @@ class Supervisor:
         self._announcement = announcement
         self._door = door
         self._child: Child | None = None
-        self._news = News(announcement)
+        self._told: Transition | None = None
         self._signal = 0
         self._asked = asyncio.Event()
         self._announcing: asyncio.Task[None] | None = None
@@ -120,7 +119,7 @@ class Supervisor:
             for task in (asked, announcing, reporter):
                 task.cancel()
             await asyncio.wait([asked, announcing, reporter, ended])
-        self._tell()
+        self._tell(await self._announcement.changed(self._told, timeout=0))
         if not announcing.cancelled() and (error := announcing.exception()):
             raise error
         return code
@@ -159,13 +158,12 @@ class Supervisor:
             self._announcing.cancel()  # for the second time: nobody is to wait for the store any longer
 
     async def _report(self) -> None:
-        while True:
-            self._tell()
-            await asyncio.sleep(_LOOK)
+        while news := await self._announcement.changed(self._told):
+            self._tell(news)
 
-    def _tell(self) -> None:
-        for transition in self._news.take():
-            state, rest = told(self._announcement, transition)
+    def _tell(self, news: Iterable[Transition]) -> None:
+        for self._told in news:
+            state, rest = told(self._announcement, self._told)
             say(f"{state}: {rest}")
 
 

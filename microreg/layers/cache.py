@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from microreg import process
 from microreg.catalog import Catalog, Subscriber
 from microreg.errors import RegistryClosed, RegistryError, ServiceNotFound
 from microreg.events import Change, Snapshot
@@ -27,7 +28,8 @@ class CacheLayer(Layer):
         super().__init__(inner, url, options)
         self._catalog = Catalog()
         self._followed: dict[str, _Followed] = {}
-        self._closed = False
+        self._over = ""  # why no call is possible any more
+        process.in_child(self, CacheLayer._after_fork)
 
     async def close(self) -> None:
         """Stop watching, then close what is inside."""
@@ -36,21 +38,16 @@ class CacheLayer(Layer):
 
     async def stop(self) -> None:
         """Stop watching and leave what is inside open: for a cache around a registry that others own."""
-        self._closed = True
+        self._over = self._over or "was closed; connect() again for another"
         followed = list(self._followed.values())
         self._followed.clear()
-        for each in followed:
-            each.task.cancel()
-            if each.flight is not None:
-                each.flight.cancel()
         tasks = [each.task for each in followed] + [each.flight for each in followed if each.flight is not None]
-        if tasks:
-            await asyncio.wait(tasks)
+        await process.end(*tasks)
 
     async def get_service(self, name: str) -> tuple[Service, ...]:
         """What the catalog holds; a name that is not known yet is asked for once, however many callers wait."""
         services = self._catalog.services(name)
-        if services and not self._closed:
+        if services and not self._over:
             return services
         followed = self.follow(name)
         if followed.live and "authoritative" in self.capabilities:
@@ -59,8 +56,8 @@ class CacheLayer(Layer):
 
     def follow(self, name: str) -> _Followed:
         """Start to watch a name, or go on watching it."""
-        if self._closed:
-            raise RegistryClosed(f"{self.url} was closed; connect() again for another")
+        if self._over:
+            raise RegistryClosed(f"{self.url} {self._over}")
         followed = self._followed.get(name)
         if followed is None:
             followed = self._followed[name] = _Followed(name, self.inner, self._catalog, self._forget)
@@ -73,6 +70,11 @@ class CacheLayer(Layer):
     def subscribe(self, name: str, subscriber: Subscriber) -> Callable[[], None]:
         """Call ``subscriber`` with each change of a followed name, until the returned function is called."""
         return self._catalog.subscribe(name, subscriber)
+
+    def _after_fork(self) -> None:
+        if self._followed:
+            self._over = process.FORKED
+            self._followed.clear()
 
     def _forget(self, followed: _Followed) -> None:
         if self._followed.get(followed.name) is followed:

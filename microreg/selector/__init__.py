@@ -14,6 +14,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self, TypeVar, cast
 
+from microreg import process
 from microreg.errors import ConfigError, NoNodeAvailable, RegistryClosed, RegistryError, WrongLoop
 from microreg.events import Change
 from microreg.layers.cache import CacheLayer
@@ -50,14 +51,15 @@ class Selector:
         self._cache: CacheLayer | None = None
         self._own: CacheLayer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._closed = False
+        self._over = ""  # why no call is possible any more
         self._pools: dict[str, _Pool] = {}
         self._picks: dict[str, Pick] = {}
 
     async def __aenter__(self) -> Self:
-        if self._cache is not None or self._closed:
+        if self._cache is not None or self._over:
             raise RegistryClosed("this Selector was used before; make another")
         self._loop = asyncio.get_running_loop()
+        process.in_child(self, Selector._after_fork)
         if isinstance(self.registry, CacheLayer):
             self._cache = self.registry
         else:
@@ -71,7 +73,7 @@ class Selector:
 
     async def close(self) -> None:
         """Stop following. Waiting ``select`` calls end with RegistryClosed. Closing twice is fine."""
-        self._closed = True
+        self._over = self._over or "was closed; make another"
         pools = list(self._pools.values())
         self._pools.clear()
         self._picks.clear()
@@ -154,6 +156,11 @@ class Selector:
 
         return following
 
+    def _after_fork(self) -> None:
+        self._over = process.FORKED
+        self._pools.clear()
+        self._picks.clear()
+
     def _untried(self, name: str, tried: set[str]) -> Node | None:
         pick, pool = self._picks.get(name), self._pools.get(name)
         if pick is None or pool is None:
@@ -168,8 +175,8 @@ class Selector:
     def _pool(self, name: str) -> _Pool:
         pool = self._pools.get(name)
         if pool is None:
-            if self._closed:
-                raise RegistryClosed("this Selector was closed; make another")
+            if self._over:
+                raise RegistryClosed(f"this Selector {self._over}")
             if self._cache is None:
                 raise RegistryClosed("this Selector is not open: use `async with Selector(registry) as selector:`")
             check_name(name)

@@ -29,6 +29,7 @@ class Announcement(Part[AsyncAnnouncement]):
     """
 
     wait_live = blocking(AsyncAnnouncement.wait_live)
+    changed = blocking(AsyncAnnouncement.changed)
     update = blocking(AsyncAnnouncement.update)
 
     def __init__(self, registry: Registry, inner: AsyncAnnouncement) -> None:

@@ -13,8 +13,8 @@ from functools import partial
 from threading import RLock, Thread, get_ident
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from microreg import process
 from microreg.errors import RegistryClosed, WrongLoop
-from microreg.sync import process
 from microreg.sync.workers import Workers
 
 __all__ = ["Portal"]
@@ -88,6 +88,7 @@ class Portal:
         self._closed = False
         self._workers = Workers(f"microreg {name}")
         self._loop = asyncio.new_event_loop()
+        process.keep(self._loop)
         self._loop.set_default_executor(self._workers)
         self._stopping: asyncio.Future[_Last | None] = self._loop.create_future()
         self._thread = Thread(target=self._main, name=f"microreg {name}", daemon=True)
@@ -248,8 +249,8 @@ class Portal:
     def _warn(self) -> None:
         warnings.warn(
             f"{self._name} was never closed: use `with microreg.sync.connect(...) as registry:`, or call close()",
-            ResourceWarning,
-            stacklevel=3,
+            RuntimeWarning,
+            stacklevel=process.NOWHERE,
         )
 
     # -- the thread ------------------------------------------------------------------------------

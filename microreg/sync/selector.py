@@ -10,7 +10,6 @@ from microreg.errors import RegistryClosed
 from microreg.model import Node
 from microreg.selector import Selector as AsyncSelector
 from microreg.selector.strategies import Strategy
-from microreg.sync import process
 from microreg.sync.mirror import Part
 from microreg.sync.portal import Portal
 from microreg.sync.registry import Registry, checked
@@ -35,19 +34,18 @@ class Selector(Part[AsyncSelector]):
         super().__init__(registry, AsyncSelector(inner, strategy, rng=rng))
         self.registry = registry
         self._picks = self.inner.picks
-        self._pid = process.pid
 
     def pick(self, name: str) -> Node:
         """The next node, without I/O. Raises NoNodeAvailable; the first pick of a name starts to follow it."""
         pick = self._picks.get(name)
-        if pick is None or process.pid != self._pid:
+        if pick is None:
             return self._opened().run(self.inner.pick, name)
         return pick()
 
     def select(self, name: str, *, timeout: float = 5.0) -> Node:
         """The next node; waits up to ``timeout`` seconds for one. Raises NoNodeAvailable after that."""
         pick = self._picks.get(name)
-        if pick is None or process.pid != self._pid:
+        if pick is None:
             return self._opened().call(self.inner.select, name, timeout=timeout)
         return pick()
 

@@ -15,17 +15,20 @@ Or a check at a time, from any coroutine::
     result.require()                                # ConformanceError says what was expected and what was seen
 
 A backend's ``capabilities`` widen what is asked. What can be done to its store, a subclass of :class:`Faults`
-says; checks that need more than is offered are skipped, visibly. Nothing here needs pytest.
+says; checks that need more than is offered are skipped, visibly. For a store that is a server of its own that is
+:class:`ServerFaults`, over a :class:`ServerProcess` and a :class:`Proxy`. Nothing here needs pytest.
 """
 
 from microreg.testing.case import Case
 from microreg.testing.check import Check, ConformanceError
 from microreg.testing.checks import CHECKS
-from microreg.testing.faults import Faults
+from microreg.testing.faults import Faults, ServerFaults
 from microreg.testing.harness import Harness
+from microreg.testing.proxy import Proxy
 from microreg.testing.report import Report, Result
 from microreg.testing.runner import run_check, verify
 from microreg.testing.sentences import SENTENCES
+from microreg.testing.server import ServerProcess, running
 from microreg.testing.suite import contract
 from microreg.testing.table import table
 
@@ -37,10 +40,14 @@ __all__ = [
     "ConformanceError",
     "Faults",
     "Harness",
+    "Proxy",
     "Report",
     "Result",
+    "ServerFaults",
+    "ServerProcess",
     "contract",
     "run_check",
+    "running",
     "table",
     "verify",
 ]

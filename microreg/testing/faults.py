@@ -12,8 +12,11 @@ from microreg.backends.memory import MemoryRegistry, MemoryStore
 from microreg.errors import ConfigError
 from microreg.registry import Registry
 from microreg.testing.check import FAULTS
+from microreg.testing.proxy import Proxy
+from microreg.testing.server import ServerProcess
+from microreg.toolkit import in_thread
 
-__all__ = ["Faults", "MemoryFaults"]
+__all__ = ["Faults", "MemoryFaults", "ServerFaults"]
 
 
 class Faults:
@@ -135,3 +138,70 @@ class MemoryFaults(Faults):
             if memory is None:
                 raise ConfigError(f"{registry.url} has no memory store to break")
             yield memory.store
+
+
+class ServerFaults(Faults):
+    """What can be done to a server in a process of its own, and to the network before it.
+
+    Clients reach the server through the proxy; without one, ``black_hole`` and ``slow`` are not offered. Add
+    ``write_raw`` in a subclass. The server and the proxy must run when a check begins.
+    """
+
+    def __init__(self, server: ServerProcess, proxy: Proxy | None = None) -> None:
+        self.server = server
+        self._proxy = proxy
+
+    @property
+    def proxy(self) -> Proxy:
+        """The proxy before the server. Raises ConfigError where there is none."""
+        if self._proxy is None:
+            raise ConfigError(f"{self.server!r} has no proxy before it: give ServerFaults one")
+        return self._proxy
+
+    @property
+    def offered(self) -> frozenset[str]:
+        """What this class overrides; without a proxy, only what needs none."""
+        return super().offered - (frozenset({"black_hole", "slow"}) if self._proxy is None else frozenset())
+
+    async def kill(self) -> None:
+        """SIGKILL. The proxy refuses connections as well, and hands on the resets of those that are open."""
+        if self._proxy is not None:
+            self._proxy.refuse = True
+        await in_thread(self.server.kill)
+
+    async def restart(self, *, wipe: bool = False) -> None:
+        """Start it on the same ports, and wait until it is ready."""
+        await in_thread(self.server.restart, wipe=wipe)
+        if self._proxy is not None:
+            self._proxy.refuse = False
+
+    async def freeze(self) -> None:
+        """SIGSTOP."""
+        await in_thread(self.server.freeze)
+
+    async def thaw(self) -> None:
+        """SIGCONT."""
+        await in_thread(self.server.thaw)
+
+    @asynccontextmanager
+    async def black_hole(self) -> AsyncGenerator[None]:
+        """The proxy holds back everything. What the clients sent is delivered at the end, as TCP would."""
+        self.proxy.black_hole = True
+        try:
+            yield
+        finally:
+            self.proxy.black_hole = False
+
+    @asynccontextmanager
+    async def slow(self, seconds: float) -> AsyncGenerator[None]:
+        """The proxy holds back all bytes for so long, each way.
+
+        At the end the connections of the clients end: what they ask for next does not wait behind what is still
+        on its way, and that arrives late at the server all the same.
+        """
+        self.proxy.delay = seconds
+        try:
+            yield
+        finally:
+            self.proxy.delay = 0.0
+            await in_thread(self.proxy.hang_up)

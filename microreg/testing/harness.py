@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from microreg.backends.memory import MemoryRegistry
+from microreg.checked import Checked
 from microreg.connect import connect
 from microreg.errors import ConfigError
-from microreg.registry import Checked, Registry
+from microreg.registry import Registry
 from microreg.testing.check import SEAMS
 from microreg.testing.faults import Faults, MemoryFaults
 from microreg.testing.process import COMMAND
@@ -22,7 +23,7 @@ class Harness:
     """Where and how to run the checks. Give a config string, or a factory of registries that are not open yet.
 
     Every registry that the factory returns is one more client of the same store; what is not yet inside
-    :class:`microreg.registry.Checked` is put there. All times are seconds:
+    :class:`microreg.checked.Checked` is put there. All times are seconds:
 
     - ``ttl``: the shortest time to live that the store honours.
     - ``grace``: how much later than its ttl a record may go.

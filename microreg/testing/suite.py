@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import unittest
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar
 
 from microreg.testing.check import Check
@@ -21,6 +22,7 @@ def contract(
     checks: Iterable[Check] = CHECKS,
     *,
     run: Callable[[Coroutine[object, object, Report]], Report] = asyncio.run,
+    around: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> type[unittest.TestCase]:
     """A test class with one test per check; assign it to a name that begins with ``Test``.
 
@@ -28,6 +30,10 @@ def contract(
     then tells how its check ended: passed, failed with an explanation, or skipped because the registry or
     the harness lacks something. ``run`` runs the coroutine that runs the checks; a store in this process may
     be checked in virtual time (:func:`microreg.testing.virtual.run`).
+
+    ``around`` gives a context manager that is entered before the checks and left after the last test: servers
+    that have to run meanwhile (:func:`microreg.testing.running`). ``unittest.SkipTest`` raised by it, or by
+    entering it, skips every test, visibly.
     """
     wanted = tuple(checks)
 
@@ -36,6 +42,7 @@ def contract(
 
         @classmethod
         def setUpClass(cls) -> None:
+            cls.enterClassContext(around())
             cls.report = run(verify(harness, wanted))
 
     for each in wanted:

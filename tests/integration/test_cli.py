@@ -8,11 +8,12 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import pluggy
@@ -20,6 +21,7 @@ import pytest
 
 from microreg import Endpoint, Node, Service, Status, codec, hookspecs, plugins
 from microreg.backends.memory import MemoryRegistry
+from microreg.checked import Checked
 from microreg.cli import main
 from microreg.cli.errors import WarningLines, redacted
 from microreg.cli.loop import write
@@ -29,7 +31,7 @@ from microreg.cli.watch_table import NodeTable, age
 from microreg.errors import PermissionDenied, RegistryClosed, RegistryTimeout, RegistryUnavailable
 from microreg.events import Change, Reason, Snapshot
 from microreg.hookspecs import hookimpl
-from microreg.registry import Checked
+from microreg.net import free_port
 from microreg.url import Options, RegistryURL
 from support import clean_env
 
@@ -495,6 +497,24 @@ def test_register_drains_when_asked_to_stop(cli: Cli, signal_at: SignalAt, numbe
     assert live["node"] == {"id": "me", "address": "127.0.0.1:1", "metadata": {}}
     assert live["service"]["nodes"] == [live["node"]]
     assert (draining["state"], draining["node"]["status"], gone["state"]) == ("draining", "draining", "gone")
+
+
+def test_register_tells_when_the_check_changes_its_mind(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    with ExitStack() as stack:
+
+        async def write_and_act(line: str) -> None:
+            await write(line)
+            if "live (critical)" in line:
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            elif "live" in line:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr("microreg.cli.register.write", write_and_act)
+        options = ("--check", f"tcp://127.0.0.1:{port}", "--ttl", "1s", "--registry", "memory://")
+        result = cli("register", "x", "--address", "127.0.0.1:1", *options)
+    states = [" ".join(line.partition(" x ")[0].split()[1:]) for line in result.out.splitlines()]
+    assert (result.code, states) == (0, ["live (critical)", "live", "draining", "gone"])
 
 
 def test_a_second_signal_does_not_wait_for_the_end_of_draining(cli: Cli, signal_at: SignalAt) -> None:

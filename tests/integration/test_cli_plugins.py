@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from microreg import plugins
+from microreg.backends.mdns.interfaces import Choice, Link
 from microreg.cli import main
 
 pytest.importorskip("typer")
@@ -35,6 +37,10 @@ class Mine(MemoryRegistry):
     mine."""
     Options = MineOptions
 
+    @classmethod
+    def about(cls):
+        return {"weather": "fine\\tand dry"}
+
 class Loud(Layer):
     Options = MineOptions
 
@@ -52,9 +58,21 @@ class BadHooks:
 class Wrong(MemoryRegistry):
     Options = int
 
+class Confused(MemoryRegistry):
+    @classmethod
+    def about(cls):
+        1 / 0
+
+def strategy(nodes, rng):
+    """Picks one."""
+
 hooks, bad = Hooks(), BadHooks()
 number = 3
 '''
+
+
+DETAILS = ("option", "about")
+"""The first word of the lines that tell more of the plugin before."""
 
 
 @dataclass
@@ -128,6 +146,7 @@ def test_plugins_of_others(cli: Cli, install: Install) -> None:
     result = cli()
     assert result.code == 0
     assert result.of("mine://")[0] == ["backend", "mine://", "plug_a", "1.5", "plug_a:Mine", "ok"]
+    assert result.of("mine://")[-1] == ["about", "mine://", "weather", "fine\\tand dry"]
     assert result.of("loud+")[-1][2:] == ["loud.token", "text", "-", "secret", "what opens the door"]
     assert result.of("listening") == [["hook", "listening", "plug_a", "1.5", "plug_a:hooks", "ok"]]
     assert "loaded" not in result.out, "what a plugin prints is no part of the output"
@@ -143,6 +162,8 @@ def test_plugins_of_others(cli: Cli, install: Install) -> None:
         "help": "how often | or so",
         "secret": False,
     }
+    assert mine["about"] == {"weather": "fine\tand dry"}
+    assert told["layer", "loud"]["about"] == {}
     assert hooks["hooks"] == ["microreg_announced", "microreg_wrap"]
 
 
@@ -152,13 +173,15 @@ def test_plugins_of_others(cli: Cli, install: Install) -> None:
         ("microreg.backends", "plug_b:Mine", "import does_not_exist_zz", "ModuleNotFoundError: No module named"),
         ("microreg.backends", "plug_b:Mine", "import sys; sys.exit('bye')", "SystemExit: bye"),
         ("microreg.backends", "plug_b:Mine", "raise RuntimeError('two\\nlines')", "RuntimeError: two\\nlines"),
-        ("microreg.backends", "plug_b:number", GOOD, "is 3; expected a subclass of Registry"),
-        ("microreg.backends", "plug_b:Wrong", GOOD, "TypeError"),
+        ("microreg.backends", "plug_b:number", GOOD, "is 3; expected a subclass of Registry that is no Layer"),
+        ("microreg.backends", "plug_b:Wrong", GOOD, "its Options is <class 'int'>; expected a subclass of"),
         ("microreg.layers", "plug_b:Mine", GOOD, "expected a subclass of Layer"),
-        ("microreg.strategies", "plug_b:number", GOOD, "plug_b:number is 3; expected a function"),
+        ("microreg.strategies", "plug_b:number", GOOD, "plug_b:number) is 3; expected a function (nodes, rng)"),
         ("microreg.strategies", "plug_b:nothing", GOOD, "AttributeError"),
         ("microreg", "plug_b:nothing", GOOD, "AttributeError"),
+        ("microreg.backends", "plug_b:Confused", GOOD, "about() of Confused failed; expected a Mapping[str, str]"),
         ("microreg", "plug_b:bad", GOOD, "microreg_no_such_hook"),
+        ("microreg", "plug_b:number", GOOD, "it implements no hook"),
         ("microreg", "plug_b:Mine", "import sys; sys.exit(3)", "SystemExit: 3"),
     ],
 )
@@ -167,7 +190,7 @@ def test_a_broken_plugin_is_one_line_and_harms_no_other(
 ) -> None:
     install("plug_b", source, {group: {"sand": target}})
     result = cli()
-    (broken,) = [cells for cells in result.lines if cells[0] != "option" and cells[-1] != "ok"]
+    (broken,) = [cells for cells in result.lines if cells[0] not in DETAILS and cells[-1] != "ok"]
     assert broken[1].rstrip("+:/") == "sand" and broken[2:5] == ["plug_b", "1.5", target]
     assert why in broken[5]
     assert result.code == 1
@@ -182,14 +205,55 @@ def test_a_broken_plugin_as_json(cli: Cli, install: Install) -> None:
     assert "ZeroDivisionError" in sand["error"]
 
 
-def test_two_plugins_of_one_name_are_a_conflict(cli: Cli, install: Install) -> None:
-    install("plug_c", GOOD, {"microreg.backends": {"mine": "plug_c:Mine"}})
-    install("plug_d", GOOD, {"microreg.backends": {"mine": "plug_d:Mine", "other": "plug_d:Mine"}})
+@pytest.mark.parametrize(
+    ("group", "shown", "target"),
+    [("backends", "{}://", "Mine"), ("layers", "{}+", "Loud"), ("strategies", "{}", "strategy")],
+)
+def test_two_plugins_of_one_name_are_a_conflict(
+    cli: Cli, install: Install, group: str, shown: str, target: str
+) -> None:
+    same = {"same": f"plug_c:{target}"}
+    install("plug_c", GOOD, {f"microreg.{group}": {"mine": f"plug_c:{target}", **same}})
+    install("plug_d", GOOD, {f"microreg.{group}": {"mine": f"plug_d:{target}", "other": f"plug_d:{target}", **same}})
     result = cli()
-    conflict = "conflict: {0} ({0}:Mine) provides 'mine' too; uninstall one of them"
-    assert [cells[-1] for cells in result.of("mine://")] == [conflict.format("plug_d"), conflict.format("plug_c")]
-    assert result.of("other://")[0][-1] == "ok"
+    conflict = "conflict: {0} ({0}:{1}) provides 'mine' too; uninstall one of them"
+    found = {cells[2]: cells[-1] for cells in result.of(shown.format("mine"))}
+    assert found == {"plug_c": conflict.format("plug_d", target), "plug_d": conflict.format("plug_c", target)}
+    for name, distributions in (("other", ["plug_d"]), ("same", ["plug_c", "plug_d"])):
+        rows = [cells for cells in result.of(shown.format(name)) if cells[0] not in DETAILS]
+        assert [(cells[2], cells[-1]) for cells in rows] == [(each, "ok") for each in distributions]
     assert result.code == 1
+
+
+def test_mdns_tells_of_the_interfaces_of_this_machine(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    eth0, wlan0 = Link("eth0", 2, "192.0.2.7"), Link("wlan0", 3, "198.51.100.7")
+
+    def about() -> dict[str, str]:
+        (found,) = json.loads(cli("mdns", "--json").out)["plugins"]
+        assert found["ok"]
+        return cast(dict[str, str], found["about"])
+
+    found = Choice((eth0, wlan0), frozenset({eth0}), {"docker0": "it is a bridge"})
+    monkeypatch.setattr("microreg.backends.mdns.look", lambda named: found)
+    assert about() == {
+        "interface eth0": "used, from 192.0.2.7",
+        "interface wlan0": "used, from 198.51.100.7 (no carrier now)",
+        "interface docker0": "left out: it is a bridge",
+    }
+    assert ["about", "mdns://", "interface docker0", "left out: it is a bridge"] in cli("mdns").lines
+    found = Choice((), frozenset(), {})
+    assert about() == {"interfaces": "none has an address, not even loopback"}
+
+    def fails(named: object) -> Choice:
+        raise OSError("no sockets today")
+
+    monkeypatch.setattr("microreg.backends.mdns.look", fails)
+    assert about() == {"interfaces": "cannot be listed: no sockets today"}
+
+
+def test_mdns_tells_of_real_interfaces(cli: Cli) -> None:
+    about = [cells for cells in cli("mdns").lines if cells[0] == "about"]
+    assert about and all(cells[2].startswith("interface") for cells in about)
 
 
 @pytest.mark.parametrize("name", ["mdns", "mdns://", "mdns://eth0"])
@@ -216,7 +280,8 @@ def test_a_terminal_gets_tables(cli: Cli, install: Install, monkeypatch: pytest.
     rows = [line.split() for line in out.splitlines()]
     assert ["backend", "sand://", "plug_e", "1.5", "broken"] in rows
     assert ["backend", "mine://", "plug_e", "1.5", "ok"] in rows
-    assert out.count("backend sand://: the plugin for 'sand'") == 1
+    assert out.count("backend sand://: the backend 'sand'") == 1
     assert "options of mine://" in out and "(secret)" in out and "how often | or so" in out
     details = cli("mine").out
     assert "A registry of mine.\ntarget: plug_e:Mine\ncapabilities: " in details
+    assert "\nweather: fine\\tand dry\n" in details and "weather" not in out

@@ -136,7 +136,6 @@ def _stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setattr(MemoryRegistry, "deregister", noted_deregister)
     monkeypatch.setattr(supervising, "say", stage.say)
     monkeypatch.setattr(supervising, "_HEARD", 0.05)
-    monkeypatch.setattr(supervising, "_LOOK", 0.02)
     monkeypatch.delenv("PORT", raising=False)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     yield stage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -40,10 +41,34 @@ def install(name: str, folder: Path) -> str:
 
 
 def test_the_guide_to_backends_shows_the_example_as_it_is() -> None:
-    module, _, contract = blocks("write-a-backend", "python")
+    module, _, contract, _ = blocks("write-a-backend", "python")
     assert module == (EXAMPLE / "microreg_dir" / "__init__.py").read_text(encoding="utf-8")
     assert contract == (EXAMPLE / "tests" / "test_contract.py").read_text(encoding="utf-8")
     assert blocks("write-a-backend", "toml") == [(EXAMPLE / "pyproject.toml").read_text(encoding="utf-8")]
+
+
+def test_the_guide_to_backends_starts_a_server_and_does_it_harm(tmp_path: Path) -> None:
+    info = tmp_path / "mine-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text("[microreg.backends]\nmine = mined:MineRegistry\n", encoding="utf-8")
+    program = tmp_path / "mined"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "tests" / "mined.py"} "$@"\n', encoding="utf-8")
+    program.chmod(0o700)
+    (tmp_path / "test_mine.py").write_text(blocks("write-a-backend", "python")[3], encoding="utf-8")
+    code = """
+import asyncio, test_mine as guide
+from microreg.testing import CHECKS, running, verify
+wanted = {"register.expires-unattended", "register.restores-forgotten", "watch.resyncs", "general.bounded"}
+with running(guide.server, guide.proxy):
+    report = asyncio.run(verify(guide.harness, [check for check in CHECKS if check.id in wanted]))
+print(report.text())
+print(guide.harness.faults.offered - {"kill", "wipe", "freeze", "black_hole", "slow"}, guide.TestMine.__doc__)
+"""
+    path = os.pathsep.join([str(tmp_path), str(ROOT / "tests")])
+    search = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    output = python(code, env=clean_env(PYTHONPATH=path, PATH=search), timeout=50.0)
+    assert "4 passed in" in output and "frozenset() The contract of a registry, kept by mine://127.0.0.1:" in output
 
 
 @pytest.fixture(scope="module", name="printed")
@@ -88,10 +113,22 @@ def test_a_layer_may_change_what_a_watch_tells() -> None:
 def test_what_the_guides_show_is_typed(tmp_path: Path) -> None:
     quiet = tmp_path / "quiet.py"
     quiet.write_text(blocks("write-a-layer", "python")[2], encoding="utf-8")
+    faults = tmp_path / "test_mine.py"
+    faults.write_text(blocks("write-a-backend", "python")[3], encoding="utf-8")
     plugins = [tmp_path / f"{install(name, tmp_path)}.py" for name in PLUGINS]
+    guides = [*plugins, quiet, faults]
     example = [EXAMPLE / "microreg_dir", EXAMPLE / "tests"]
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", ROOT / ".mypy_cache", *example, *plugins, quiet],
+        [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--strict",
+            "--cache-dir",
+            ROOT / ".mypy_cache",
+            *example,
+            *guides,
+        ],
         capture_output=True,
         text=True,
         env=clean_env(MYPYPATH=str(EXAMPLE)),

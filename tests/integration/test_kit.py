@@ -11,10 +11,11 @@ from collections import Counter
 
 import pytest
 
+from microreg.checked import Checked
 from microreg.errors import ConfigError, ServiceNotFound
 from microreg.events import Change, Reason, Snapshot
 from microreg.model import Endpoint, Node, Service, Status
-from microreg.registry import Checked, Registry
+from microreg.registry import Registry
 from microreg.testing import (
     CHECKS,
     SENTENCES,

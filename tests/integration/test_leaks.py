@@ -18,10 +18,10 @@ import support
 from microreg import Registry, Selector, connect
 from microreg.backends.memory import MemoryRegistry, MemoryStore
 from microreg.catalog import Catalog
+from microreg.checked import Checked
 from microreg.errors import RegistryError
 from microreg.events import Change
 from microreg.model import Service
-from microreg.registry import Checked
 from microreg.testing.virtual import VirtualLoop
 from strategies import record
 
@@ -256,7 +256,7 @@ def test_a_consumer_that_sleeps_through_100_000_changes_holds_no_more_than_the_n
             grown = sys.getallocatedblocks() - before
             assert grown < 2_000, f"{grown} objects more after 100,000 changes of 20 nodes"
             await asyncio.sleep(1)
-            assert len(vars(events)["_dirty"]) <= 20
+            assert len(vars(events)["_backlog"]) <= 20
             catalog = Catalog()
             catalog.apply(first)
             for count in range(21):

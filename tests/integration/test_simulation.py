@@ -21,10 +21,10 @@ import microreg
 from microreg.announce.announcement import Announcement, State
 from microreg.announce.writer import BACKOFF_CAP, Writer
 from microreg.backends.memory import MemoryStore
+from microreg.checked import Checked
 from microreg.errors import RegistryError, ServiceNotFound
 from microreg.events import Change, Reason, Snapshot
 from microreg.model import Node, Service, Status, merge
-from microreg.registry import Checked
 from microreg.testing import Harness
 from microreg.testing.faulty import FaultyMemory
 from microreg.testing.line import Line
@@ -160,7 +160,7 @@ class World:
         """Take everything there is. Each event must fit to what was told before."""
 
         async def main() -> None:
-            if not vars(listener.watch)["_told"]:
+            if not vars(listener.watch)["_backlog"].told:
                 if listener.watch.state != "live":
                     return
                 await listener.start(0.0)
@@ -412,8 +412,8 @@ def test_the_simulation_finds_a_store_that_forgets_its_fences() -> None:
 async def _forgets_to_compare(self: Watch, snapshot: Snapshot, _reason: Reason) -> None:
     for each in snapshot.records:
         if self.name in (None, each.name):
-            vars(Watch)["_note"](self, (each.name, each.nodes[0].id), each, None)
-    vars(self).update(_synced=True, state="live")
+            vars(self)["_backlog"].note((each.name, each.nodes[0].id), each, None)
+    vars(self).update(_synced=True, _live=True)
     vars(Watch)["_notify"](self)
 
 

@@ -22,7 +22,9 @@ import pytest
 
 import microreg
 import microreg.sync
+from microreg.announce.announcement import Transition
 from microreg.backends.memory import MemoryRegistry
+from microreg.checked import Checked
 from microreg.errors import (
     ConfigError,
     InvalidService,
@@ -37,7 +39,6 @@ from microreg.errors import (
 from microreg.events import Action, Change, Event, Snapshot
 from microreg.model import Node, Service, Status
 from microreg.options import parse_options
-from microreg.registry import Checked
 from microreg.selector.strategies import random
 from microreg.sync import workers
 from microreg.url import RegistryURL
@@ -258,6 +259,28 @@ def test_an_announcement(registry: microreg.sync.Registry) -> None:
             registry.get_service("greeter")
         announcement.drain()
     assert announcement.state == "gone"
+
+
+def test_changes_of_an_announcement_are_waited_for(registry: microreg.sync.Registry) -> None:
+    heard: list[Transition] = []
+
+    def follow() -> None:
+        while news := announcement.changed(heard[-1] if heard else None):
+            heard.extend(news)
+
+    with announce(registry, "greeter", port=80, drain_delay=0.0) as announcement:
+        join = in_thread(follow)
+        eventually(lambda: heard)
+        assert announcement.changed(heard[-1], timeout=0.01) == ()
+        announcement.update(status=Status.WARNING)
+    join()
+    assert tuple(heard) == announcement.history
+    assert [(each.state, each.status) for each in heard] == [
+        ("live", "passing"),
+        ("live", "warning"),
+        ("draining", "draining"),
+        ("gone", "draining"),
+    ]
 
 
 def test_what_cannot_be_announced_says_so(registry: microreg.sync.Registry) -> None:
@@ -764,7 +787,7 @@ def test_exit_without_close_says_so_once_and_closes() -> None:
         output, errors = process.communicate(timeout=10)
     assert "deregister greeter" in output
     assert output.splitlines()[-1] == "close"
-    assert errors.count("ResourceWarning") == 1
+    assert errors.count("RuntimeWarning") == errors.count("never closed") == 1
     assert "memory:// was never closed: use `with microreg.sync.connect(...)" in errors
     assert process.returncode == 0
 
@@ -773,7 +796,7 @@ def test_a_registry_that_is_dropped_open_says_so_once_and_ends() -> None:
     registry = microreg.sync.connect("memory://")
     registry.open()
     assert names() == {"microreg memory://"}
-    with pytest.warns(ResourceWarning, match="never closed") as caught:
+    with pytest.warns(RuntimeWarning, match="never closed") as caught:
         del registry
         gc.collect()
         eventually(lambda: not names())

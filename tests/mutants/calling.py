@@ -6,9 +6,9 @@ import asyncio
 from contextlib import suppress
 
 from microreg.backends.memory import MemoryRegistry
+from microreg.checked import Checked
 from microreg.errors import InvalidService, RegistryClosed, RegistryError, RegistryUnavailable
 from microreg.model import Service
-from microreg.registry import Checked
 from microreg.rules import DEFAULT_TTL
 from microreg.url import Options, RegistryURL
 from mutants.frame import FaultyMemory, dies_by
@@ -25,7 +25,7 @@ class NeverLooks(Checked):
 @dies_by("general.not-open")
 class ClosesOnce(Checked):
     async def close(self) -> None:
-        if self._closed:
+        if self._over:
             raise RegistryClosed("closed already")
         await super().close()
 

@@ -8,8 +8,9 @@ from contextlib import aclosing
 from typing import TypeVar
 
 from microreg.backends.memory import MemoryRegistry
+from microreg.checked import Checked
 from microreg.events import Event
-from microreg.registry import Checked, Registry
+from microreg.registry import Registry
 from microreg.testing import Harness
 from microreg.testing.faulty import FaultyMemory
 from microreg.testing.line import Line, LineFaults

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from microreg.backends.memory import MemoryRegistry
+from microreg.checked import Checked
 from microreg.events import Change, Event, Reason
 from microreg.model import Service
-from microreg.registry import Checked
 from microreg.rules import DEFAULT_TTL
 from microreg.url import Options, RegistryURL
 from mutants.disk import OnDisk

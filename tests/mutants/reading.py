@@ -8,9 +8,9 @@ from contextlib import suppress
 
 from microreg import codec
 from microreg.backends.memory import MemoryRegistry
+from microreg.checked import Checked
 from microreg.errors import ServiceNotFound
 from microreg.model import Node, Service, merge
-from microreg.registry import Checked
 from microreg.rules import DEFAULT_TTL
 from microreg.url import Options, RegistryURL
 from mutants.frame import FaultyMemory, dies_by

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from microreg.checked import Checked
 from microreg.model import Service
-from microreg.registry import Checked
 from microreg.rules import DEFAULT_TTL
 from mutants.frame import dies_by
 

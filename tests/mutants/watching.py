@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 
 from microreg.backends.memory import MemoryRegistry
+from microreg.backlog import Backlog
+from microreg.checked import Checked
 from microreg.errors import RegistryUnavailable, Unsupported
 from microreg.events import Action, Change, Event, Reason, Snapshot
 from microreg.model import Node, Service, Status
-from microreg.registry import Checked
 from microreg.toolkit import poll
 from microreg.watch import Watch
 from mutants.frame import Source, dies_by
@@ -83,28 +84,28 @@ class KnowsNoReasons(Source):
         return event
 
 
-class _Eager(Watch):
+class _Eager(Backlog):
     """Keeps every event."""
 
-    def _note(self, key: tuple[str, str], record: Service | None, reason: Reason | None) -> None:
-        super()._note(key, record, reason)
-        self._kept: list[Change] = getattr(self, "_kept", [])
-        if self._told and (change := self._take_now()):
-            self._kept.append(change)
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept: list[Event] = []
 
-    def _take_now(self) -> Change | None:
-        event = super()._take()
-        return event if isinstance(event, Change) else None
+    def note(self, key: tuple[str, str], record: Service | None, reason: Reason | None) -> None:
+        super().note(key, record, reason)
+        if self.told and (event := super().take()):
+            self._kept.append(event)
 
-    def _take(self) -> Event | None:
-        kept = getattr(self, "_kept", [])
-        return kept.pop(0) if kept else super()._take()
+    def take(self) -> Event | None:
+        return self._kept.pop(0) if self._kept else super().take()
 
 
 @dies_by("watch.coalesces", "watch.bounded")
 class KeepsEveryEvent(Checked):
     def watch(self, name: str | None = None) -> Watch:
-        return _Eager(super().watch(name).source, name)
+        watch = Watch(super().watch(name).source, name)
+        vars(watch)["_backlog"] = _Eager()
+        return watch
 
 
 @dies_by(
@@ -218,10 +219,33 @@ class ForgetsWhatItTold(Checked):
         class Amnesiac(Watch):
             async def _reconcile(self, snapshot: Snapshot, reason: Reason) -> None:
                 if self._synced:
-                    self._seen.clear()
+                    vars(self._backlog)["_seen"].clear()
                 await super()._reconcile(snapshot, reason)
 
         return Amnesiac(super().watch(name).source, name)
+
+
+@dies_by("watch.resyncs")
+class LiveAllTheTime(Checked):
+    """A watch around a watch, whose source does not hear how the one inside stands."""
+
+    def watch(self, name: str | None = None) -> Watch:
+        async def source() -> AsyncGenerator[Event, None]:
+            queue: asyncio.Queue[Event] = asyncio.Queue(1)
+            copying = asyncio.create_task(self._copy(name, queue))
+            try:
+                while True:
+                    yield await queue.get()
+            finally:
+                copying.cancel()
+                await asyncio.wait([copying])
+
+        return Watch(source, name)
+
+    async def _copy(self, name: str | None, queue: asyncio.Queue[Event]) -> None:
+        async with super().watch(name) as watch:
+            async for event in watch:
+                await queue.put(event)
 
 
 @dies_by("watch.pushes")

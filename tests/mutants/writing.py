@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from microreg.backends.memory import MemoryRegistry
+from microreg.checked import Checked
 from microreg.events import Action, Change, Event
 from microreg.model import Endpoint, Node, Service, Status
-from microreg.registry import Checked
 from microreg.rules import DEFAULT_TTL
 from microreg.url import Options, RegistryURL
 from mutants.frame import Source, dies_by

@@ -44,12 +44,14 @@ def announcing(registry: microreg.sync.Registry) -> None:
     with microreg.sync.announce(registry, "greeter", port=8080, check=healthy, ttl=5) as announcement:
         assert_type(announcement, microreg.sync.Announcement)
         assert_type(announcement.wait_live(timeout=1), None)
+        assert_type(announcement.changed(announcement.history[0], timeout=1), tuple[Transition, ...])
         assert_type(announcement.update(status=Status.WARNING, metadata={"zone": "a"}), None)
         assert_type(announcement.state, State)
         assert_type(announcement.history, tuple[Transition, ...])
         assert_type(announcement.service, Service)
         assert_type(announcement.node, Node)
         assert_type(announcement.drain(), None)
+        announcement.changed(State.LIVE)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
         announcement.update(status="warning")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 

@@ -1,0 +1,156 @@
+"""``etcd://`` and ``etcds://``: a microreg registry on etcd 3, alone or inside a go-micro fleet.
+
+::
+
+    etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379
+    etcds://orders:${ETCD_PASSWORD}@etcd.internal/production?ca=/etc/ca.pem
+    etcd://127.0.0.1?layout=go-micro
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from microreg import Node, Registry, Service, Watch, merge
+from microreg.codec import encode
+from microreg.errors import ConfigError, RegistryClosed
+from microreg.events import Change, Event, Reason, Snapshot
+from microreg.net import source_address
+from microreg.rules import DEFAULT_TTL
+from microreg.url import Options, RegistryURL, TLSOptions, option
+from microreg_etcd.layouts import GoMicro, Layout
+from microreg_etcd.reading import Keys, Records
+
+if TYPE_CHECKING:
+    from microreg_etcd.store import Store
+
+__all__ = ["EtcdOptions", "EtcdRegistry"]
+
+DEFAULT_PORT = 2379
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EtcdOptions(TLSOptions):
+    """What may stand behind the ``?`` of the config string. The TLS options are for ``etcds://``."""
+
+    layout: Literal["microreg", "go-micro"] = option(
+        "microreg", "whose keys: with go-micro, its programs and ours find each other"
+    )
+
+
+class EtcdRegistry(Registry):
+    """One key for each node, on a lease of its own, under ``/<prefix>/<service>/<node id>``.
+
+    Deregistering revokes the lease, so that a write which was delayed brings nobody back. etcd does not say why
+    a key is gone: the reason of a delete is ``removed``.
+    """
+
+    Options: ClassVar[type[Options]] = EtcdOptions
+    capabilities = frozenset({"complete_list", "authoritative", "push", "fenced"})
+
+    def __init__(self, url: RegistryURL, options: EtcdOptions) -> None:
+        super().__init__(url, options)
+        self._tls = _tls(url, options)
+        self._hosts = url.hosts(DEFAULT_PORT)
+        self._layout = (GoMicro if options.layout == "go-micro" else Layout)(url.path)
+        self._records = Records(self._layout)
+        self._opened: Store | None = None
+
+    async def open(self) -> None:
+        """Prepare the channels; they connect at the first call. Raises ConfigError where a certificate is no good."""
+        from microreg_etcd.store import Store  # which loads gRPC
+
+        self._opened = Store(self.url, self._tls, self.options.timeout)
+
+    async def close(self) -> None:
+        """Close the connections. What is registered stays until its lease ends."""
+        store, self._opened = self._opened, None
+        if store is not None:
+            await store.close()
+
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        """Put the record on a lease, or renew the lease of a record that is in place."""
+        node = service.nodes[0]
+        key = self._layout.key(service.name, node.id)
+        if node.status in self._layout.hidden:
+            await self._store.held.withdraw(key)
+        else:
+            await self._store.held.write(key, encode(service), ttl)
+
+    async def deregister(self, service: Service) -> None:
+        """Revoke the lease, and delete the key if somebody else wrote it."""
+        await self._store.held.withdraw(self._layout.key(service.name, service.nodes[0].id))
+
+    async def get_service(self, name: str) -> tuple[Service, ...]:
+        """What stands under the name's keys, all as of one revision."""
+        return merge(record for record in await self._read(name) if record.name == name)
+
+    async def list_services(self) -> tuple[str, ...]:
+        """The names in the keys, or in the values where the keys do not tell them."""
+        if not self._layout.names_in_keys:
+            return tuple({record.name for record in await self._read(None)})
+        names = set[str]()
+        async for _, page in self._store.pages(self._layout.range(None), keys_only=True):
+            names.update(told[0] for item in page if (told := self._layout.parse(item.key)))
+        return tuple(names)
+
+    def watch(self, name: str | None = None) -> Watch:
+        """Everything as of one revision, then every event after it."""
+        return Watch(lambda: self._changes(name))
+
+    def advertised_host(self) -> str | None:
+        """The address of this machine towards a member that is given by IP address and not on this machine."""
+        for host, _ in self._hosts:
+            local = source_address(host) if ":" in host or host.replace(".", "").isdigit() else None
+            if local is not None and local != host and not local.startswith("127.") and local != "::1":
+                return local
+        return None
+
+    async def _read(self, name: str | None) -> list[Service]:
+        records: list[Service] = []
+        async for _, page in self._store.pages(self._layout.range(name)):
+            for item in page:
+                records += self._records.read(item.key, item.value)
+        return records
+
+    async def _changes(self, service: str | None) -> AsyncGenerator[Event, None]:
+        store, span = self._store, self._layout.range(service)
+        keys = Keys(self._layout)
+        records: list[Service] = []
+        revision = 0
+        async for at, page in store.pages(span):
+            revision = at
+            for item in page:
+                found = self._records.read(item.key, item.value)
+                keys.put(item.key, found)
+                records += found
+        yield Snapshot.of(records)
+        del records
+        async with aclosing(store.events(span, revision)) as changes:
+            async for key, value in changes:
+                found = () if value is None else self._records.read(key, value)
+                for name, id in keys.gone(key) if value is None else keys.put(key, found):
+                    yield Change.gone(Service(name, nodes=[Node("", id=id)]), Reason.REMOVED)
+                for record in found:
+                    yield Change.put(record)
+
+    @property
+    def _store(self) -> Store:
+        if self._opened is None:
+            raise RegistryClosed(f"{self.url} is not open")
+        return self._opened
+
+
+def _tls(url: RegistryURL, options: EtcdOptions) -> TLSOptions | None:
+    """The TLS options of ``etcds://``, None for ``etcd://``. Raises ConfigError for what does not fit together."""
+    if bool(url.user) != bool(url.password):
+        raise ConfigError(f"{url}: user and password belong together, as in {url.scheme}://user:${{ETCD_PASSWORD}}@host")
+    if url.scheme.endswith("s"):
+        return options
+    given = [name for name in ("ca", "cert", "key", "server_name") if getattr(options, name)]
+    if given:
+        raise ConfigError(f"{url}: option {given[0]} is for TLS; write {url.scheme}s://")
+    return None

@@ -1,0 +1,14 @@
+"""``etcd://`` keeps the contract of a registry, whatever happens to the server."""
+
+from etcd_store import EtcdFaults
+
+from microreg.testing import Harness, Proxy, contract, running
+from servers import etcd
+
+server = etcd()
+proxy = Proxy(server.port)
+
+TestEtcd = contract(
+    Harness(f"etcd://127.0.0.1:{proxy.port}?timeout=3s", faults=EtcdFaults(server, proxy)),
+    around=lambda: running(server, proxy),
+)
