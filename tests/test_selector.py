@@ -683,3 +683,20 @@ def test_static_nodes_are_selected_too() -> None:
             assert seen(selector) == {"10.0.0.1:80", "10.0.0.2:80"}
 
     run(main())
+
+
+def test_two_selectors_that_a_fork_made_out_of_one_choose_apart() -> None:
+    async def chosen(selector: Selector) -> list[str]:
+        async with selector:
+            await selector.select("greeter", timeout=5)
+            return [selector.pick("greeter").id for _ in range(50)]
+
+    async def main() -> None:
+        async with microreg.connect("memory://") as registry:
+            await registry.register(Service("greeter", nodes=[Node("10.0.0.1:80", id=id) for id in "abcdefgh"]))
+            parents = Selector(registry)
+            child = Selector(registry)
+            vars(child)["_rng"].setstate(vars(parents)["_rng"].getstate())
+            assert await chosen(parents) != await chosen(child)
+
+    run(main())

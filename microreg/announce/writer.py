@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 from collections.abc import Awaitable
 from contextlib import suppress
@@ -59,7 +58,6 @@ class Writer:
         self._probe_due = float("-inf")
         self._healthy = True
         self._rng = rng or random.Random()
-        self._pid = os.getpid()
         self._was_live = False
         self._writing = False
         self._task: asyncio.Task[None] | None = None
@@ -115,7 +113,7 @@ class Writer:
             await asyncio.wait([self._task], timeout=min(_GRACE, (end - loop.time()) / 4))
         await self.stop()
         self.journal.move(State.DRAINING, self.journal.error, Status.DRAINING)
-        if os.getpid() == self._pid and not isinstance(self.journal.error, _OVER):
+        if not isinstance(self.journal.error, _OVER):
             await self._withdraw(end)
             if self._was_live:
                 await asyncio.sleep(delay)
@@ -131,7 +129,7 @@ class Writer:
     async def _run(self) -> None:
         failures = 0
         try:
-            while os.getpid() == self._pid:
+            while not self.ended:
                 failures = 0 if await self._attempt() else failures + 1
                 if self.stopping or isinstance(self.journal.error, _OVER):
                     break

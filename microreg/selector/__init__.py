@@ -47,6 +47,7 @@ class Selector:
             raise ConfigError(f"a Selector takes the registry that connect() made, got {type(registry).__name__}")
         self.registry = registry
         self._strategy = _strategy(strategy)
+        self._given_rng = rng
         self._rng = rng or random.Random()
         self._cache: CacheLayer | None = None
         self._own: CacheLayer | None = None
@@ -58,6 +59,7 @@ class Selector:
     async def __aenter__(self) -> Self:
         if self._cache is not None or self._over:
             raise RegistryClosed("this Selector was used before; make another")
+        self._rng = self._given_rng or random.Random()  # made here: forked workers would share one of their parent's
         self._loop = asyncio.get_running_loop()
         process.in_child(self, Selector._after_fork)
         if isinstance(self.registry, CacheLayer):
