@@ -21,6 +21,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "register.publishes-changes": "Any change of address, status, version, metadata or endpoints is published.",
         "register.renewal-is-no-event": "A renewal is not an event.",
         "register.renews": "The same call again lets the record live for another ttl.",
+        "register.renews-changed": "A record that is changed lives for another ttl as well, not for what was left.",
         "register.renews-at-expiry": "A register at the moment of expiry renews or restores; nothing hangs or is lost.",
         "register.expires": "Without another register a record is gone ttl seconds later, and watches hear of it.",
         "register.expires-unattended": "The record of a killed process is gone ttl seconds after its register.",

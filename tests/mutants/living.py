@@ -32,6 +32,18 @@ class FirstTtlCounts(MemoryRegistry):
             self.store.deadlines.set(key, before)
 
 
+@dies_by("register.renews-changed")
+class ChangesWithoutRenewing(MemoryRegistry):
+    """A changed record is written on the lease that the one before was given."""
+
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        before = self.store.catalog.get(service.name, service.nodes[0].id)
+        until = self.store.deadlines.get((service.name, service.nodes[0].id))
+        await super().register(service, ttl=ttl)
+        if before is not None and before != service and until is not None:
+            self.store.deadlines.set((service.name, service.nodes[0].id), until)
+
+
 @dies_by("register.renews")
 class NeverShortens(MemoryRegistry):
     async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:

@@ -61,7 +61,8 @@ class Holdings:
         held = self._holding(key)
         async with held.lock:
             held.until = self._time() + seconds
-            if held.value != value or held.ttl != seconds or not await self._renewed(key, held):
+            in_place = held.ttl == seconds and await self._renewed(key, held)
+            if not in_place or held.value != value:
                 await self._put(key, value, seconds, held)
 
     async def withdraw(self, key: bytes) -> None:
@@ -90,7 +91,7 @@ class Holdings:
         if revision == held.revision:
             held.checked = found.header.revision
             return True
-        if revision and not held.warned:
+        if revision and found.kvs[0].lease not in held.leases and not held.warned:
             held.warned = True
             log.warning(
                 "%s is registered by somebody else too; the last writer wins. Give each node an id of its own",

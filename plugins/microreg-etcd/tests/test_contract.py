@@ -9,6 +9,6 @@ server = etcd()
 proxy = Proxy(server.port)
 
 TestEtcd = contract(
-    Harness(f"etcd://127.0.0.1:{proxy.port}?timeout=3s", faults=EtcdFaults(server, proxy)),
+    Harness(f"etcd://127.0.0.1:{proxy.port}?timeout=3s", faults=EtcdFaults(server, proxy), ttl=2.0),
     around=lambda: running(server, proxy),
 )
