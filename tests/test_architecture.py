@@ -34,7 +34,8 @@ connect
 announce selector
 sync testing
 microreg
-integrations server cli __main__
+integrations server cli
+__main__
 """
 HEIGHT = {unit: height for height, line in enumerate(FLOORS.split("\n")) for unit in line.split()}
 PART_OF = {  # files of their own for their length only; what they hold is offered by that module

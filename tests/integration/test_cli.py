@@ -37,7 +37,7 @@ from support import clean_env
 
 pytest.importorskip("typer")
 
-MICROREG = (sys.executable, "-m", "microreg.cli")
+MICROREG = (sys.executable, "-m", "microreg")
 STATIC = "static://orders=10.0.0.1:80,10.0.0.2:80;users=[::1]:443"
 
 GREETER = Service(
@@ -635,7 +635,7 @@ def test_register_is_seen_by_list_get_and_watch_over_mdns(cli: Cli) -> None:
     ],
 )
 def test_output_that_is_closed_or_full_is_no_bug(redirection: str, code: int, message: str) -> None:
-    command = f'"$0" -m microreg.cli list --registry static://orders=10.0.0.1:80 {redirection}'
+    command = f'"$0" -m microreg list --registry static://orders=10.0.0.1:80 {redirection}'
     result = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, text=True, timeout=30)
     assert (result.returncode, result.stderr.strip()) == (code, message)
 

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="microreg run needs U
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, or needs prctl")
 
-MICROREG = (sys.executable, "-m", "microreg.cli")
+MICROREG = (sys.executable, "-m", "microreg")
 LOOPBACK = ["--address", "127.0.0.1", "--id", "me"]
 MDNS = "mdns://127.0.0.1"
 

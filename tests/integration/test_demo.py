@@ -230,7 +230,7 @@ def test_a_service_that_cannot_start_is_heard_with_its_reason() -> None:
 @contextmanager
 def demo(*arguments: str) -> Generator[subprocess.Popen[bytes], None, None]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "microreg.cli", "demo", *arguments],
+        [sys.executable, "-m", "microreg", "demo", *arguments],
         bufsize=0,  # so that select() sees every line that was not read yet
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""``python -m microreg.cli``: the same as the ``microreg`` script."""
+"""``python -m microreg``: the same as the ``microreg`` script."""
 
 from __future__ import annotations
 
