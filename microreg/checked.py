@@ -9,7 +9,7 @@ from typing import TypeVar
 from weakref import WeakSet, finalize
 
 from microreg import process
-from microreg.errors import InvalidService, RegistryClosed, RegistryError, RegistryTimeout, ServiceNotFound
+from microreg.errors import ConfigError, InvalidService, RegistryClosed, RegistryError, RegistryTimeout, ServiceNotFound
 from microreg.events import Event
 from microreg.model import Service
 from microreg.registry import Layer, Registry
@@ -37,6 +37,8 @@ class Checked(Layer):
         self._closing: asyncio.Task[None] | None = None
         self._watches: WeakSet[Watch] = WeakSet()
         self._claims: set[tuple[str, str]] = set()
+        self._host: str | None = None
+        self._host_until = float("-inf")
 
     async def open(self) -> None:
         """Open the backend in the running loop. Raises RegistryClosed when it was closed before."""
@@ -124,6 +126,21 @@ class Checked(Layer):
         watch = Watch(source, name, translate=self._translate, rng=inner.rng)
         self._watches.add(watch)
         return watch
+
+    def advertised_host(self) -> str | None:
+        """What the backend knows, or else the address of the best interface; looked up at most once a second."""
+        from microreg.net import advertised
+
+        loop = process.running_loop()
+        if loop is not None and loop.time() < self._host_until:
+            return self._host
+        self._host = self.inner.advertised_host()
+        if self._host is None:
+            with suppress(ConfigError):
+                self._host = advertised(env={}).host
+        if loop is not None:
+            self._host_until = loop.time() + 1.0
+        return self._host
 
     def claim(self, record: Service) -> None:
         """Reserve a node for one announcement. Raises InvalidService where another holds it."""

@@ -253,9 +253,10 @@ async def follow(announcement: Announcement, heard: list[Transition]) -> None:
 def test_every_transition_is_heard_once_by_everybody_who_waits() -> None:
     async def main() -> None:
         async with opened() as (registry, store):
-            announcement = greeter(registry, check=lambda: healthy)
             healthy = True
+            announcement = greeter(registry, check=lambda: healthy)
             heard: list[list[Transition]] = [[] for _ in range(20)]
+            late: list[Transition] = []
             async with asyncio.TaskGroup() as group:
                 for each in heard:
                     group.create_task(follow(announcement, each))
@@ -268,7 +269,7 @@ def test_every_transition_is_heard_once_by_everybody_who_waits() -> None:
                     await announcement.update(metadata={"zone": "b"})  # no transition: only the record changes
                     healthy = False
                     await asyncio.sleep(6)
-                    group.create_task(follow(announcement, late := []))
+                    group.create_task(follow(announcement, late))
             for each in (*heard, late):
                 assert tuple(each) == announcement.history
             assert [(each.state, each.status, type(each.error)) for each in late] == [
@@ -743,5 +744,56 @@ def test_not_found_after_the_end() -> None:
                 assert (await registry.get_service("greeter"))[0].nodes[0].id == "n1"
             with pytest.raises(ServiceNotFound):
                 await registry.get_service("greeter")
+
+    run(main())
+
+
+def test_a_node_moves_with_its_machine() -> None:
+    async def main() -> None:
+        async with opened() as (registry, store):
+            store.host = "10.0.0.1"
+            async with microreg.announce(registry, "greeter", port=8080, ttl=15) as announcement:
+                first = announcement.node
+                for host, seen in (("10.0.0.2", "10.0.0.2"), (None, None), ("10.0.0.3", "10.0.0.3")):
+                    store.host = host
+                    await asyncio.sleep(6)
+                    node = store.node()
+                    assert node is not None and node.id == first.id
+                    assert seen is None or node.address == announcement.node.address == f"{seen}:8080"
+                await announcement.update(address="10.9.9.9:80")
+                store.host = "10.0.0.4"
+                await asyncio.sleep(60)
+                node = store.node()
+                assert node is not None and node.address == "10.9.9.9:80", "from then on it is told"
+
+    run(main())
+
+
+def test_an_address_that_was_told_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(**told: str) -> None:
+        async with opened() as (registry, store):
+            store.host = "10.0.0.1"
+            async with microreg.announce(registry, "greeter", port=8080, **told) as announcement:  # type: ignore[arg-type]
+                store.host = "10.0.0.2"
+                await asyncio.sleep(60)
+                assert announcement.node.address == "192.0.2.1:8080"
+
+    run(main(address="192.0.2.1"))
+    monkeypatch.setenv("MICROREG_ADVERTISE", "192.0.2.1")
+    run(main())
+
+
+def test_the_address_of_a_thousand_announcements_is_looked_up_once_a_second() -> None:
+    looked: list[float] = []
+
+    async def main() -> None:
+        async with opened() as (registry, store):
+            vars(store)["advertised_host"] = lambda: [looked.append(now()), "10.0.0.1"][1]
+            async with AsyncExitStack() as stack:
+                for number in range(20):
+                    announcement = microreg.announce(registry, f"greeter-{number}", port=8080, drain_delay=0)
+                    await stack.enter_async_context(announcement)
+                await asyncio.sleep(20)
+            assert len(looked) <= 21
 
     run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import pytest
 
@@ -138,7 +139,7 @@ def test_the_address_is_given_or_told_or_known_or_found(
 ) -> None:
     real = net.advertised
 
-    def advertised(*, allow_loopback: bool) -> Advertised:
+    def advertised(*, allow_loopback: bool = False, env: Mapping[str, str] | None = None) -> Advertised:
         if os.environ.get("MICROREG_ADVERTISE"):
             found = real(allow_loopback=allow_loopback)
             assert isinstance(found, Advertised)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,12 +38,12 @@ def announce(
 ) -> Announcement:
     """An announcement of one node, to be used with ``async with``: written, renewed, healed, drained.
 
-    ``service`` is a name, described by the other arguments (``metadata`` is the node's), or a complete
-    Service with exactly one node. ``address`` is ``host:port``, or a host beside ``port``; a host that is
-    not given is found: ``$MICROREG_ADVERTISE`` (whose port, if it has one, replaces ``port``), the address
-    towards the store, the best interface. ``check`` is a function, ``http://…`` or ``tcp://…``; a node is
-    ``critical`` while it fails. ``ttl`` and ``drain_delay`` are seconds. Raises InvalidService for what
-    cannot be registered and ConfigError where no address is found.
+    ``service`` is a name, described by the other arguments (``metadata`` is the node's), or a complete Service
+    with exactly one node. ``address`` is ``host:port``, or a host beside ``port``; a host that is not given is
+    found: ``$MICROREG_ADVERTISE`` (whose port, if it has one, replaces ``port``), the address towards the store, the
+    best interface. The last two are looked at again with each renewal: the node moves with its machine. ``check``
+    is a function, ``http://…`` or ``tcp://…``; a node is ``critical`` while it fails. ``ttl`` and ``drain_delay``
+    are seconds. Raises InvalidService for what cannot be registered and ConfigError where no address is found.
     """
     from microreg.announce.announcement import Announcement
     from microreg.announce.probe import probe
@@ -57,6 +58,7 @@ def announce(
         ttl=ttl,
         probe=None if check is None else probe(check),
         drain_delay=drain_delay,
+        find=partial(_found, registry, port) if port is not None and address is None and not _told() else None,
         rng=rng,
     )
 
@@ -88,7 +90,7 @@ def _record(
 
 def _address(registry: Registry, port: int | None, address: str | None) -> str:
     from microreg.errors import InvalidService
-    from microreg.net import ADVERTISE_VARIABLE, address_problem, advertised, join_address
+    from microreg.net import address_problem, advertised, join_address
 
     if not isinstance(address, str | None):
         raise InvalidService(f"address of type {type(address).__name__}: expected a str, 'host:port' or a host")
@@ -102,9 +104,23 @@ def _address(registry: Registry, port: int | None, address: str | None) -> str:
         if not address_problem(address):
             raise InvalidService(f"address {address!r} has a port already; leave out port={port}")
         return join_address(address, port)
-    told = bool(os.environ.get(ADVERTISE_VARIABLE))
-    known = None if told else registry.advertised_host()
+    known = None if _told() else _found(registry, port)
     if known is not None:
-        return join_address(known, port)
-    found = advertised(allow_loopback=told)
+        return known
+    found = advertised(allow_loopback=_told())
     return join_address(found.host, found.port or port)
+
+
+def _told() -> bool:
+    """Whether the environment says the address."""
+    from microreg.net import ADVERTISE_VARIABLE
+
+    return bool(os.environ.get(ADVERTISE_VARIABLE))
+
+
+def _found(registry: Registry, port: int) -> str | None:
+    """The address that this machine has now, as far as the registry can tell."""
+    from microreg.net import join_address
+
+    host = registry.advertised_host()
+    return None if host is None else join_address(host, port)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -42,6 +42,7 @@ class Announcement:
         ttl: float,
         probe: Probe | None = None,
         drain_delay: float = 0.5,
+        find: Callable[[], str | None] | None = None,
         rng: random.Random | None = None,
     ) -> None:
         check_service(service)
@@ -50,7 +51,7 @@ class Announcement:
         self.registry = registry
         self.ttl = check_ttl(ttl)
         self._drain_delay = _seconds(drain_delay)
-        self._writer = Writer(registry, service, self.ttl, probe, rng)
+        self._writer = Writer(registry, service, self.ttl, probe, find, rng)
         self._journal = self._writer.journal
         self._stopper: asyncio.Task[None] | None = None
         self._entered = False
@@ -189,6 +190,8 @@ class Announcement:
         )
         check_service(wanted)
         writer.wanted = wanted
+        if address is not None:
+            writer.find = None
         if writer.started:
             await writer.publish()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from microreg import process
@@ -45,12 +45,20 @@ class Writer:
     """One task that makes the store hold ``wanted``, again and again, until it is stopped."""
 
     def __init__(
-        self, registry: Registry, service: Service, ttl: float, probe: Probe | None, rng: random.Random | None
+        self,
+        registry: Registry,
+        service: Service,
+        ttl: float,
+        probe: Probe | None = None,
+        find: Callable[[], str | None] | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         self.registry = registry
         self.ttl = ttl
         self.journal = Journal(service.name, service.nodes[0].status)
         self.wanted = service
+        self.find = find
+        """Where the node is now; None while nobody can tell. Not there: its address was told."""
         self.stopping = False
         self.ended = False
         self._accepted = service
@@ -148,6 +156,7 @@ class Writer:
             if not answered:
                 self._lose(RegistryTimeout(f"the check took more than {self.ttl / 3:g} s; renewal is withheld"))
             elif not self.stopping:
+                self._follow()
                 wanted, record, self._writing = self.wanted, self.service, True
                 error = await self._call(self.registry.register(record, ttl=self.ttl))
                 self._settle(wanted, record.nodes[0].status, error, covered)
@@ -155,6 +164,13 @@ class Writer:
             self._writing = False
             _release(covered, None)
         return not answered or self.journal.error is None
+
+    def _follow(self) -> None:
+        address = self.find() if self.find is not None else None
+        node = self.wanted.nodes[0]
+        if address is not None and address != node.address:
+            log.info("%s moves from %s to %s", self.wanted.name, node.address, address)
+            self.wanted = self.wanted.with_nodes(node.replace(address=address))
 
     async def _ask(self) -> bool:
         """Ask the check, unless it answered a moment ago; whether it answers in time."""
