@@ -786,9 +786,13 @@ def test_an_address_that_was_told_stays(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_address_of_a_thousand_announcements_is_looked_up_once_a_second() -> None:
     looked: list[float] = []
 
+    def look() -> str:
+        looked.append(now())
+        return "10.0.0.1"
+
     async def main() -> None:
         async with opened() as (registry, store):
-            vars(store)["advertised_host"] = lambda: [looked.append(now()), "10.0.0.1"][1]
+            vars(store)["advertised_host"] = look
             async with AsyncExitStack() as stack:
                 for number in range(20):
                     announcement = microreg.announce(registry, f"greeter-{number}", port=8080, drain_delay=0)
