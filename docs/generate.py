@@ -1,4 +1,5 @@
-"""Writes the pages in docs/reference that come from the code: cli.md, conformance.md, errors.md and options.md.
+"""Writes the pages in docs/reference that come from the code: cli.md, conformance.md, errors.md and options.md,
+and the tables of options in those of backends (etcd.md).
 
 ``python docs/generate.py`` writes them; ``--check`` writes nothing and fails when one is out of date.
 """
@@ -43,6 +44,9 @@ backend (`reasons complete_list authoritative push fenced`), something that can 
 
 Whether a check finds anything is itself tested: under *finds* stand registries with one bug each (`tests/mutants`)
 that die by it."""
+OPTIONS_OF = re.compile(
+    r"(<!-- The options of (\w+): made by `make docs`. -->\n).*?(<!-- End of the options. -->\n)", re.DOTALL
+)
 SEEN_INTRO = """Some of those bugs were, or are, real. A mutant has each of them, and dies by these checks."""
 
 
@@ -74,6 +78,18 @@ def options_page() -> str:
             if issubclass(cls.Options, TLSOptions):
                 parts += ["TLS, spelt the same everywhere:", table(tls)]
     return "\n\n".join(parts) + "\n"
+
+
+def backend_page(path: Path) -> str:
+    """A page that people write, with the options of its backend filled in."""
+    classes = dict(targets("backends"))
+
+    def filled(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{table(describe_options(classes[match[2]].Options))}\n\n{match[3]}"
+
+    text, found = OPTIONS_OF.subn(filled, path.read_text(encoding="utf-8"))
+    assert found, f"{path} has no place for the options"
+    return text
 
 
 def conformance_page() -> str:
@@ -161,6 +177,7 @@ def main(arguments: list[str]) -> int:
         "cli.md": cli_page(),
         "conformance.md": conformance_page(),
         "errors.md": errors_page(),
+        "etcd.md": backend_page(REFERENCE / "etcd.md"),
         "options.md": options_page(),
     }
     for name, text in pages.items():

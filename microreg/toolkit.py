@@ -31,6 +31,7 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
 _SHORTEST = 0.01
+_AT_ONCE = 500
 
 
 async def poll(
@@ -181,7 +182,9 @@ class Deadlines(Generic[K]):
         self._timer = None
         now = self._loop.time() + 1e-6
         try:
-            while self._heap and self._heap[0][0] <= now:
+            for _ in range(_AT_ONCE):  # where thousands are due, others get their turn in between
+                if not self._heap or self._heap[0][0] > now:
+                    break
                 _, _, key = heapq.heappop(self._heap)
                 when = self._when.get(key)
                 if when is None:

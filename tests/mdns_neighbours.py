@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from microreg.backends.mdns import MdnsRegistry
@@ -19,6 +19,7 @@ from microreg.events import Change
 from microreg.model import Node, Service
 from microreg.registry import Registry
 from microreg.watch import Watch
+from support import wait_until
 
 URL = "mdns://127.0.0.1?settle=100ms"
 GROUP = "224.0.0.251", PORT
@@ -78,6 +79,10 @@ class Fold:
         await self._events.close()
         assert self._task is not None
         await self._task
+
+    async def until(self, holds: Callable[[Fold], bool], timeout: float = 5.0, *, step: float = 0.005) -> None:
+        """Wait until this holds."""
+        await wait_until(lambda: holds(self), timeout, step=step, what=lambda: f"{len(self.changes)} changes")
 
     async def _follow(self) -> None:
         async for event in self._events:

@@ -138,7 +138,7 @@ def test_the_largest_record_still_fits_one_packet() -> None:
     rng = random.Random(5)
     noise = {f"k{n}": rng.randbytes(480).hex() for n in range(12)}
     service = Service("n" * 63, nodes=[Node("h:80", id="i" * 63, metadata=noise)])
-    assert 6000 < len(own(service).txt) <= records.MAX_TXT
+    assert 6000 < len(own(service).on(None).txt) <= records.MAX_TXT
     [packet] = packets([own(service).answer(Want.ALL)])
     assert len(packet) <= wire.MAX_PACKET
 

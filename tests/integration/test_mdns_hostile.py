@@ -69,7 +69,7 @@ def test_a_forged_goodbye_is_not_believed() -> None:
             await one.register(service(name))
             await wait_until(lambda: fold.catalog.get(name, "a"))
             liar = Own(service(name), 15, ahead())
-            plain = [Record(liar.label, kind, 0, bytes(6), liar.target) for kind in (SRV,)]
+            plain = [Record(liar.label, kind, 0, bytes(6), liar.on(None).target) for kind in (SRV,)]
             with neighbour() as sock:
                 for parts in (liar.goodbye(ahead(), expired=False), ((*plain,), ())):
                     [packet] = packets([parts])

@@ -9,7 +9,7 @@ import pytest
 from mdns_neighbours import URL, Fold, ahead, doubts, forged, service, station, unique
 from microreg import connect
 from microreg.backends.mdns import names, nodes, reader, records, wire
-from microreg.backends.mdns.own import Own, packets
+from microreg.backends.mdns.own import Own, Want, packets
 from microreg.backends.mdns.wire import PTR, RESPONSE, TXT, Record
 from support import run, wait_until
 
@@ -56,7 +56,7 @@ def test_a_packet_costs_a_bounded_number_of_decodes(monkeypatch: pytest.MonkeyPa
     run(main())
 
 
-def test_a_revision_days_ahead_is_believed_by_nobody() -> None:
+def test_a_revision_days_ahead_is_not_believed_while_the_node_answers() -> None:
     name = unique()
 
     async def main() -> None:
@@ -71,9 +71,57 @@ def test_a_revision_days_ahead_is_believed_by_nobody() -> None:
                     station(each).defence.heard(message, answer=True)
                     station(each).browser.heard(message)
             assert own.rival == 0 and station(one).responder.revision() < ahead()
-            assert fold.catalog.services(name) == (service(name),) and not doubts(other)
+            await wait_until(lambda: not doubts(other))
+            assert fold.catalog.services(name) == (service(name),) and len(fold.changes) == 1
             async with connect(URL) as late:
                 assert await late.get_service(name) == (service(name),)
+
+    run(main())
+
+
+def test_a_machine_whose_clock_is_days_behind_finds_others_and_is_found(caplog: pytest.LogCaptureFixture) -> None:
+    name = unique()
+
+    async def main() -> None:
+        async with connect(URL) as one, connect(URL) as behind:
+            known, responder = station(behind).browser._nodes, station(behind).responder
+            known._reader._clock = responder._clock = station(behind).defence._clock = lambda: ahead(-72) / 1000
+            await one.register(service(name))
+            assert await behind.get_service(name) == (service(name),)
+            await behind.register(service(name, "b"))
+            assert len((await one.get_service(name))[0].nodes) == 2
+            async with Fold(behind.watch(name)) as fold:
+                own = station(one).responder.get((name, "a"))
+                assert own is not None
+                [late] = packets([own.answer(Want.ALL)])
+                await one.register(service(name, port=2))
+                await wait_until(lambda: fold.catalog.get(name, "a") == service(name, port=2))
+                station(behind).browser.heard(wire.parse(late))
+                assert fold.catalog.get(name, "a") == service(name, port=2) and not doubts(behind)
+                await one.deregister(service(name))
+                await wait_until(lambda: not fold.catalog.get(name, "a"))
+                station(behind).browser.heard(wire.parse(late))
+                await one.register(service(name, "c"))
+                await wait_until(lambda: fold.catalog.get(name, "c"))
+                assert not fold.catalog.get(name, "a")
+
+    run(main())
+    assert caplog.text.count("days ahead of this clock") == 1
+
+
+def test_who_has_the_right_time_counts_more_than_who_is_days_ahead() -> None:
+    name = unique()
+
+    async def main() -> None:
+        async with connect(URL) as one, connect(URL) as other, Fold(other.watch(name)) as fold:
+            lie = wire.parse(forged(service(name, port=6666), ahead(24 * 365)))
+            station(other).browser.heard(lie)
+            await wait_until(lambda: fold.catalog.services(name) == (service(name, port=6666),))
+            await one.register(service(name))
+            await wait_until(lambda: fold.catalog.services(name) == (service(name),))
+            station(other).browser.heard(lie)
+            await wait_until(lambda: not doubts(other))
+            assert [change.action for change in fold.changes] == ["create", "update"]
 
     run(main())
 

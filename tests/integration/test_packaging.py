@@ -30,6 +30,9 @@ ENTRY_POINTS = [
 pytestmark = pytest.mark.timeout(180)
 
 
+each_plugin = pytest.mark.parametrize("plugin", [path.parent for path in PLUGINS], ids=lambda path: path.name)
+
+
 class Distributions(NamedTuple):
     wheel: Path
     sdist: Path
@@ -52,23 +55,31 @@ def succeed(*words: str | Path) -> None:
     assert done.returncode == 0, f"{' '.join(map(str, words))}\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.fixture(scope="module")
-def distributions(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
+def built(project: Path, folder: Path) -> Distributions:
     """The sdist, and the wheel that is built from the sdist and nothing else."""
-    folder = tmp_path_factory.mktemp("dist")
-    succeed(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT)
+    succeed(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, project)
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     return Distributions(wheel, sdist)
 
 
-@pytest.fixture(scope="module")
-def empty_environment(distributions: Distributions, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with the wheel and what it declares to need; returns its bin folder."""
-    home = tmp_path_factory.mktemp("empty")
+def environment(home: Path, *requirements: str | Path) -> Path:
+    """A virtual environment with these and what they declare to need; returns its bin folder."""
     succeed(sys.executable, "-m", "venv", "--without-pip", home)
     pip = (sys.executable, "-m", "pip", "--python", home / "bin" / "python", "--no-input")
-    succeed(*pip, "install", "--disable-pip-version-check", distributions.wheel)
+    succeed(*pip, "install", "--disable-pip-version-check", *requirements)
     return home / "bin"
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
+    """Those of the core."""
+    return built(ROOT, tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="module")
+def empty_environment(distributions: Distributions, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with the core's wheel alone; returns its bin folder."""
+    return environment(tmp_path_factory.mktemp("empty"), distributions.wheel)
 
 
 def names_in_wheel(path: Path) -> set[str]:
@@ -114,6 +125,33 @@ def test_the_metadata_says_what_pyproject_says(distributions: Distributions) -> 
     core = {need.name for need in needs if need.marker is None}
     assert core == {"ifaddr", "msgspec", "pluggy"}
     assert "microreg = microreg.cli:main" in wheel_file(distributions.wheel, "entry_points.txt")
+
+
+@each_plugin
+def test_a_plugin_is_built_with_all_that_it_needs_and_nothing_else(plugin: Path, tmp_path: Path) -> None:
+    wheel, sdist = built(plugin, tmp_path)
+    package = plugin.name.replace("-", "_")
+    info = f"{package}-{PROJECT['version']}.dist-info"
+    in_wheel, in_sdist = names_in_wheel(wheel), names_in_sdist(sdist)
+    assert {PurePosixPath(name).parts[0] for name in in_wheel} == {package, info}
+    assert {f"{package}/__init__.py", f"{package}/py.typed", f"{info}/licenses/LICENSE"} <= in_wheel
+    modules = {name for name in in_sdist if name.startswith(f"{package}/")}
+    assert modules == {name for name in in_wheel if name.startswith(f"{package}/")}
+    needed = {"LICENSE", "PKG-INFO", "README.md", "pyproject.toml"}
+    assert in_sdist - modules - {".gitignore"} == needed
+    metadata: Message = Parser().parsestr(wheel_file(wheel, "METADATA"))
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert (plugin / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+@each_plugin
+def test_a_plugin_is_an_extra_of_the_core(plugin: Path) -> None:
+    major, minor, _ = map(int, PROJECT["version"].split("."))
+    extra = plugin.name.removeprefix("microreg-")
+    assert PROJECT["optional-dependencies"][extra] == [f"{plugin.name}>={major}.{minor},<{major}.{minor + 1}"]
+    [everything] = map(Requirement, PROJECT["optional-dependencies"]["all"])
+    assert everything.extras == set(PROJECT["optional-dependencies"]) - {"all"}
 
 
 def test_every_extra_installs_something() -> None:
@@ -175,3 +213,40 @@ def test_without_its_extra_the_command_says_in_one_line_what_to_install(empty_en
     assert done.returncode != 0
     assert re.search(r"pip install .?microreg\[cli\]", done.stderr), done.stderr
     assert len((done.stdout + done.stderr).strip().splitlines()) == 1
+
+
+@pytest.mark.packaging
+@each_plugin
+def test_without_a_plugin_connect_says_which_extra_to_install(plugin: Path, empty_environment: Path) -> None:
+    code = """
+import sys
+import microreg
+
+try:
+    microreg.connect(sys.argv[1])
+except microreg.ConfigError as error:
+    print(error)
+"""
+    extra = plugin.name.removeprefix("microreg-")
+    for scheme in schemes(plugin):
+        said = python(code, f"{scheme}://127.0.0.1", executable=empty_environment / "python")
+        assert f"pip install 'microreg[{extra}]'" in said, said
+
+
+@pytest.mark.packaging
+@each_plugin
+def test_a_plugin_is_found_beside_the_core(plugin: Path, distributions: Distributions, tmp_path: Path) -> None:
+    wheel = built(plugin, tmp_path / "dist").wheel
+    programs = environment(tmp_path / "home", f"{distributions.wheel}[cli]", wheel)
+    for scheme in schemes(plugin):
+        done = command(programs / "microreg", "plugins", scheme)
+        assert done.returncode == 0, done.stderr
+        kind, name, distribution, version, *_, state = done.stdout.splitlines()[0].split("\t")
+        found = kind, name, distribution, version, state
+        assert found == ("backend", f"{scheme}://", plugin.name, PROJECT["version"], "ok")
+
+
+def schemes(plugin: Path) -> list[str]:
+    """What a plugin declares."""
+    project = tomllib.loads((plugin / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return list(project["entry-points"]["microreg.backends"])

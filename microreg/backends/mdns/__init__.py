@@ -8,11 +8,11 @@ raises RecordTooLarge; see :data:`microreg.backends.mdns.records.MAX_TXT`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 from microreg import url as config
-from microreg.backends.mdns.interfaces import choose, parse_location
+from microreg.backends.mdns.interfaces import Link, best, choose, follows, look, parse_location
 from microreg.backends.mdns.station import Station
 from microreg.errors import ConfigError, RegistryClosed, RegistryUnavailable, ServiceNotFound
 from microreg.events import Event, Reason
@@ -49,11 +49,27 @@ class MdnsRegistry(Registry):
         if not 0.01 <= self._settle <= 60:
             raise ConfigError(f"{url}: settle is {self._settle:g} s; expected 10ms to 60s")
         self._named = parse_location(url.location)
+        self._chosen: set[str] = set()
         self._station: Station | None = None
+
+    @classmethod
+    def about(cls) -> Mapping[str, str]:
+        """Which network interfaces ``mdns://`` would use here, and which it leaves out and why."""
+        try:
+            links, running, left_out = look(())
+        except OSError as error:
+            return {"interfaces": f"cannot be listed: {error}"}
+        used = {
+            f"interface {link.name}": f"used, from {link.address}{'' if link in running else ' (no carrier now)'}"
+            for link in links
+        }
+        others = {f"interface {name}": f"left out: {why}" for name, why in left_out.items()}
+        return (used or {"interfaces": "none has an address, not even loopback"}) | others
 
     async def open(self) -> None:
         """Open the sockets. Raises ConfigError for an interface that is not there, listing those that are."""
-        self._station = Station(choose(self._named), self._settle)
+        following = (lambda: look(self._named)) if follows(self._named) else None
+        self._station = Station(choose(self._named), self._settle, chosen=self._chosen, look=following)
         await self._station.open()
 
     async def close(self) -> None:
@@ -89,12 +105,23 @@ class MdnsRegistry(Registry):
         return Watch(lambda: self._changes(name), name)
 
     def advertised_host(self) -> str | None:
-        """The address of the first interface; None where there is none, or only one that is valid on one link."""
-        try:
-            links = self._station.transport.links if self._station is not None else choose(self._named)
-        except (ConfigError, RegistryUnavailable):
+        """The address of the first interface, one that is valid beyond its link if there is one; None without any.
+
+        A node with this address is told on every interface with the address of that interface.
+        """
+        link = best(self._links())
+        if link is None:
             return None
-        return next((link.address for link in links if "%" not in link.address), None)
+        self._chosen.add(link.host)
+        return link.host
+
+    def _links(self) -> tuple[Link, ...]:
+        if self._station is not None:
+            return self._station.transport.links
+        try:
+            return choose(self._named).links
+        except (ConfigError, RegistryUnavailable):
+            return ()
 
     def _changes(self, name: str | None) -> AsyncGenerator[Event, None]:
         return self._open().browser.changes(name)

@@ -126,6 +126,16 @@ class Browser:
             if scope.question in message.questions:
                 scope.asked = self._loop.time()
 
+    def ask_all(self) -> None:
+        """The network has changed: ask for all that is wanted, now and as if it had just begun to be."""
+        for scope in self._scopes.values():
+            self._desk.ask([scope.question])
+            if scope.timer is not None:
+                scope.timer.cancel()
+                scope.polls = 0
+                scope.asked = self._loop.time()
+                self._schedule_poll(scope)
+
     def put(self, record: Service) -> None:
         """A node of our own is registered or changed."""
         if self._wants(record.name.encode()):

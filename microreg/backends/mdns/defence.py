@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from microreg.backends.mdns.lookup import Warnings
+from microreg.backends.mdns.lookup import Desk, Warnings
 from microreg.backends.mdns.own import Own
 from microreg.backends.mdns.records import claim_in, identity_in, too_far
 from microreg.backends.mdns.responder import Responder
@@ -24,7 +24,8 @@ log = logging.getLogger("microreg.mdns")
 _AT_MOST_EVERY = 1.0
 _WAIT = 0.1
 _AGAIN = 0.03
-_FRESH = 1.0
+_MERCY = 5.0
+_FRESH = 5.0
 _GATHER = 0.01
 _BATCH = 20
 
@@ -35,11 +36,11 @@ class Defence:
     def __init__(
         self,
         responder: Responder,
-        ask: Callable[[Sequence[Question]], None],
+        desk: Desk,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._responder = responder
-        self._ask = ask
+        self._desk = desk
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._warnings = Warnings(log)
@@ -62,7 +63,7 @@ class Defence:
         contradicted = False
         for text in dict.fromkeys(message.texts):
             own = self._responder.by_identity(identity_in(text.data))
-            if own is not None and text.data != own.txt:
+            if own is not None and not own.says(text.data):
                 contradicted = True
                 self._contradicted(own, text, answer)
         if message.leaving and not contradicted:
@@ -89,7 +90,7 @@ class Defence:
         questions = [Question(own.label, TXT) for own in self._greeting]
         self._greeting.clear()
         for start in range(0, len(questions), _BATCH):
-            self._ask(questions[start : start + _BATCH])
+            self._desk.ask(questions[start : start + _BATCH])
 
     def _contradicted(self, own: Own, record: Text, answer: bool) -> None:
         revision, leaving = claim_in(record.data)
@@ -129,14 +130,18 @@ class Defence:
     def _challenge(self, own: Own) -> None:
         own.challenged = self._loop.time()
         self._asked[own] = False
-        self._ask([Question(own.label, TXT)])
+        self._desk.ask([Question(own.label, TXT)])
         self._timers[own] = self._loop.call_later(_AGAIN, self._challenge_again, own)
 
     def _challenge_again(self, own: Own) -> None:
-        self._ask([Question(own.label, TXT)])
+        self._desk.ask([Question(own.label, TXT)])
         self._timers[own] = self._loop.call_later(_WAIT - _AGAIN, self._decide, own)
 
     def _decide(self, own: Own) -> None:
+        now = self._loop.time()
+        if self._desk.hearing.is_behind(own.challenged) and now < own.challenged + _MERCY:
+            self._timers[own] = self._loop.call_later(_WAIT, self._decide, own)
+            return
         del self._timers[own]
         answered = self._asked.pop(own)
         renewed = own in self._renewed
@@ -145,7 +150,7 @@ class Defence:
             return
         if answered:
             own.yielded = True
-            self._ask([Question(own.label, TXT)])
+            self._desk.ask([Question(own.label, TXT)])
             if renewed:
                 self._contest(own, own.rival)
         else:

@@ -10,6 +10,7 @@ import logging
 import random
 from collections.abc import Sequence
 
+from microreg.backends.mdns.hearing import Hearing
 from microreg.backends.mdns.transport import PORT, Address, Transport
 from microreg.backends.mdns.wire import Question, encode
 
@@ -20,7 +21,9 @@ _BREATH = 0.02
 _LATE = 0.02
 _QUIET = 1 / 3
 _LONGEST = 5.0
-_ID_LIFE = 2.0
+_BEHIND = 4.0
+_LOST = 0.5
+_ID_LIFE = 10.0
 _MAX_IDS = 1024
 _PAUSE = 600.0
 
@@ -33,15 +36,17 @@ class Desk:
         self._rng = rng
         self._loop = asyncio.get_running_loop()
         self._ids: dict[int, float] = {}
+        self.hearing = Hearing()
 
     def ask(self, questions: Sequence[Question]) -> None:
         """Ask the group on every link, under a fresh id: responders may drop a question that they just had."""
         now = self._loop.time()
-        for old in [old for old, until in self._ids.items() if until < now]:
-            del self._ids[old]
-        while (identity := self._rng.randrange(1, 1 << 16)) in self._ids and len(self._ids) < _MAX_IDS:
+        while self._ids and (len(self._ids) >= _MAX_IDS or next(iter(self._ids.values())) < now):
+            del self._ids[next(iter(self._ids))]
+        while (identity := self._rng.randrange(1, 1 << 16)) in self._ids:
             pass
         self._ids[identity] = now + _ID_LIFE
+        self.hearing.said(identity)
         self._transport.ask(encode(questions, id=identity))
 
     def expects(self, identity: int, source: Address) -> bool:
@@ -53,7 +58,8 @@ class Inquiry:
     """One question, asked again until the answers have settled.
 
     They have when nobody answered for ``settle`` seconds, or when a third of that passed since the last node
-    that was new; at the latest after five times ``settle``. A loop that is busy waits longer.
+    that was new; at the latest after five times ``settle``. A loop that is late waits longer, and one that has
+    not even heard its own question waits for that, up to four seconds: its answers may be in the same queue.
     """
 
     def __init__(self, desk: Desk, question: Question, settle: float, *, answered: bool) -> None:
@@ -63,9 +69,10 @@ class Inquiry:
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._end = self._started + settle * _LONGEST
+        self._patience = max(self._end, self._started + _BEHIND)
         self.settled: asyncio.Future[None] = self._loop.create_future()
         self._asked = 0
-        self._last = float("-inf")
+        self._last = self._said = float("-inf")
         self._asking: asyncio.TimerHandle | None = None
         first = self._quiet if answered else settle
         self._settling = self._loop.call_at(self._started + first, self._settle)
@@ -92,15 +99,21 @@ class Inquiry:
     def _settle(self) -> None:
         """Time is up, unless this loop itself is late: then answers may wait unread, and get another while."""
         now = self._loop.time()
-        if now - self._settling.when() > _LATE and now < self._end:
+        late = now - self._settling.when() > _LATE and now < self._end
+        if late or (now < self._patience and self._desk.hearing.is_behind(self._started)):
             self._settling = self._loop.call_at(now + self._quiet, self._settle)
         else:
             self.close()
 
     def _ask(self) -> None:
-        if self._loop.time() < self._last + _BREATH:
+        now = self._loop.time()
+        if now < self._last + _BREATH:
             self._asking = self._loop.call_at(self._last + _BREATH, self._ask)
             return
+        if now < self._said + _LOST and self._desk.hearing.is_behind(self._said):  # more would only add to the queue
+            self._asking = self._loop.call_later(_BREATH, self._ask)
+            return
+        self._said = now
         self._desk.ask([self._question])
         self._asked += 1
         if self._asked < len(_ASK_AT):

@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from microreg.backends.mdns.wire import name as wire_name
 
-__all__ = ["BROWSE", "SERVICE_TYPE", "host", "instance", "subtype"]
+__all__ = ["BROWSE", "SERVICE_TYPE", "host", "instance", "is_link_local", "subtype"]
 
 _TYPE = ("_microreg", "_tcp", "local")
 SERVICE_TYPE = wire_name(*_TYPE)
@@ -23,6 +23,7 @@ BROWSE = wire_name("_services", "_dns-sd", "_udp", "local")
 
 _ODD = re.compile(r"[^a-z0-9_-]+")
 _MAX_LABEL = 63
+_LINK_LOCAL = frozenset({"fe8", "fe9", "fea", "feb"})
 
 
 @lru_cache(maxsize=1024)
@@ -55,6 +56,11 @@ def host(name: str) -> bytes | None:
         valid = all(0 < len(label.encode()) <= _MAX_LABEL for label in labels) and len(name) <= 250
         return wire_name(*labels) if valid else None
     return wire_name("microreg-" + ("-".join(map(str, packed)) if len(packed) == 4 else packed.hex()), "local")
+
+
+def is_link_local(name: str) -> bool:
+    """Whether this is an IPv6 address that is valid on one link only (RFC 4291), with a zone or without."""
+    return name[:3].lower() in _LINK_LOCAL and ":" in name
 
 
 def _slug(text: str, size: int) -> str:

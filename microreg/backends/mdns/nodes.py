@@ -8,11 +8,13 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from microreg.backends.mdns.asking import Asking, Key
+from microreg.backends.mdns.graves import Graves
+from microreg.backends.mdns.hearsay import Hearsay
 from microreg.backends.mdns.lookup import Desk, Warnings
-from microreg.backends.mdns.names import subtype
 from microreg.backends.mdns.reader import Reader
-from microreg.backends.mdns.records import Text, name_in, seal
-from microreg.backends.mdns.wire import PTR, SRV, TXT, Message, Question, Record
+from microreg.backends.mdns.records import MAX_AHEAD, Text, name_in, seal
+from microreg.backends.mdns.wire import PTR, Message, Record
 from microreg.catalog import Catalog
 from microreg.events import Reason
 from microreg.toolkit import Deadlines
@@ -20,9 +22,6 @@ from microreg.toolkit import Deadlines
 __all__ = ["MAX_NODES", "MAX_PER_NAME", "MAX_TTL", "Key", "Nodes"]
 
 log = logging.getLogger("microreg.mdns")
-
-Key = tuple[str, str]
-"""A node: service name and node id."""
 
 MAX_PER_NAME = 4096
 """Nodes of one name that are remembered: a bound for memory under a flood, far above any real service."""
@@ -33,16 +32,16 @@ MAX_TTL = 300
 
 # When a node is asked for: at a part of its ttl between these two, then seconds after its end. Then it is gone.
 _PARTS = ((0.70, 0.82), (0.85, 0.89), (0.93, 0.97), (1.0, 1.0))
-_GRACE = (0.35, 0.7, 1.2)
+_GRACE = (0.2, 0.4, 0.6, 0.8, 1.2)
 _LAST = len(_PARTS) + len(_GRACE) - 1
 _MIN_STEP = 0.2
-_TOMBSTONE = 10.0
-_GATHER = 0.005
-_AGAIN = 0.03
+# A process that was late or behind itself asks anew before it believes that others are gone, but not for ever.
+_LATE = 0.5
+_MAX_SOUGHT = 64
+_MERCY = 30.0
 _DOUBT = 0.1
 _PATIENCE = 0.3
-_SEEK = (0.5, 1.0, 2.0)
-_BATCH = 20
+_SEEK = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 
 @dataclass(slots=True)
@@ -54,9 +53,18 @@ class _Node:
     seal: bytes
     ttl: float = 0.0
     heard: float = 0.0
+    due: float = 0.0
+    asked: float = 0.0
+    mercy: float = 0.0
     stage: int = 0
+    ahead: bool = False
     doubted: bool = False
     rival: tuple[Text, Record] | None = None
+
+
+def _is_other(text: Text, node: _Node) -> bool:
+    """Whether this is more than late: another generation, or of a clock that went back by days."""
+    return text.seal != node.seal or node.revision - text.revision > MAX_AHEAD * 1000
 
 
 class Nodes:
@@ -83,23 +91,25 @@ class Nodes:
         self._wants, self._owns, self._ask_all, self._news = wants, owns, due, news
         self._loop = asyncio.get_running_loop()
         self._warnings = Warnings(log)
-        self._reader = Reader()
+        self._reader = Reader(desk.ask)
         self._nodes: dict[Key, _Node] = {}
         self._labels: dict[bytes, Key] = {}
         self._texts: dict[bytes, _Node] = {}
         self._counts: dict[str, int] = {}
         self._deadlines: Deadlines[Key] = Deadlines(self._due)
-        self._graves: dict[Key, tuple[Text, float]] = {}
-        self._questions: dict[Key, int] = {}
+        self._graves = Graves()
+        self._hearsay = Hearsay(self._believe)
+        self._asking = Asking(desk, self._label)
         self._sought: set[str] = set()
         self._timers: set[asyncio.TimerHandle] = set()
 
     def close(self) -> None:
         """Stop all timers."""
         self._deadlines.close()
+        self._asking.close()
+        self._hearsay.close()
         for timer in self._timers:
             timer.cancel()
-        self._timers.clear()
 
     def heard(self, message: Message) -> None:
         """Take in a response. What is known word for word is only refreshed, without another look."""
@@ -134,6 +144,10 @@ class Nodes:
         if not count:
             del self._counts[key[0]]
 
+    def _label(self, key: Key) -> bytes | None:
+        node = self._nodes.get(key)
+        return self._hearsay.label(key) if node is None else node.label
+
     def _untie(self, node: _Node) -> None:
         if self._labels.get(node.label) == node.key:
             del self._labels[node.label]
@@ -149,30 +163,46 @@ class Nodes:
         elif record.ttl:
             self._admit(text, record)
 
-    def _admit(self, text: Text, record: Record) -> None:
+    def _admit(self, text: Text, record: Record, *, vouched: bool = False) -> None:
         key = text.name, text.id
         node = self._nodes.get(key)
+        ahead = self._reader.is_ahead(text)
         if node is None:
-            if self._buried(key, text) or not self._room(text.name):
+            if self._graves.holds(text) or not self._room(text.name):
+                return
+            if ahead and not vouched:
+                if self._hearsay.add(text, record):
+                    self._asking.ask(key, times=1)
+                    self._news(text.name)
                 return
             node = self._nodes[key] = _Node(key, record.name, record.data, text.revision, text.seal)
             self._counts[text.name] = self._counts.get(text.name, 0) + 1
             self._news(text.name)
-        elif text.revision < node.revision or text.revision == node.revision > 0:
-            if text.seal != node.seal:  # restarted with a clock that went back, unless what we know still answers
-                node.rival = text, record
-                self._doubt(node)
+        elif vouched or (node.ahead and not ahead):
+            pass  # what a clock that is right says counts more
+        elif ahead and not node.ahead:  # forged, unless what we know does not answer any more
+            self._doubt(node, _PATIENCE, (text, record))
             return
-        else:
-            self._untie(node)
-            node.label, node.txt = record.name, record.data
-            node.revision, node.seal = text.revision, text.seal
+        elif (text.revision < node.revision or text.revision == node.revision > 0) and _is_other(text, node):
+            self._doubt(node, _DOUBT, (text, record))  # restarted, with a clock that went back
+            return
+        elif text.revision < node.revision or (text.revision == node.revision > 0 and node.stage < len(_PARTS)):
+            return  # late; or told with another address on another link, while what we know is still told
+        self._untie(node)
+        node.label, node.txt = record.name, record.data
+        node.revision, node.seal = text.revision, text.seal
+        node.ahead = ahead
         self._labels[record.name] = key
         if text.seal:  # others may say the same of several nodes, and differ in SRV only
             self._texts[record.data] = node
         self._refresh(node, record.ttl)
         assert text.record is not None
         self._catalog.put(text.record)
+
+    def _believe(self, text: Text, record: Record) -> None:
+        key = text.name, text.id
+        if key not in self._nodes and self._wants(text.name.encode()) and not self._owns(key):
+            self._admit(text, record, vouched=True)
 
     def _room(self, name: str) -> bool:
         if self._counts.get(name, 0) < MAX_PER_NAME and len(self._nodes) < MAX_NODES:
@@ -189,7 +219,8 @@ class Nodes:
         node.ttl = max(1, min(ttl, MAX_TTL))
         node.heard = self._loop.time()
         node.stage = 0
-        self._deadlines.set(node.key, self._next(node))
+        node.mercy = 0.0
+        self._plan(node)
 
     # -- leaving ---------------------------------------------------------------------------------
 
@@ -198,34 +229,37 @@ class Nodes:
         node = self._nodes.get((text.name, text.id))
         if node is None:
             if text.secret:
-                self._bury(text)
+                self._graves.add(text)
         elif text.revision < node.revision:
             return
         elif seal(text.secret) == node.seal:
-            self._bury(text)
+            self._graves.add(text)
             self._drop(node, Reason.EXPIRED if text.expired else Reason.DEREGISTERED)
         else:
             self._doubt(node, _PATIENCE)
 
-    def _doubt(self, node: _Node, patience: float = _DOUBT) -> None:
-        """Somebody says that the node is gone, or something older: ask, and believe it when nobody objects."""
+    def _doubt(self, node: _Node, patience: float, rival: tuple[Text, Record] | None = None) -> None:
+        """Somebody says that the node is gone, or is the rival: ask, and believe it when nobody objects."""
+        node.rival = rival or node.rival
         if node.doubted:
             return
         node.doubted = True
-        before = node.heard
-        self._ask(node.key, times=2)
+        before, asked = node.heard, self._loop.time()
+        self._asking.ask(node.key, times=2)
         if patience > _DOUBT:
-            self._after(patience / 2, lambda: self._ask(node.key, times=2) if node.heard == before else None)
+            self._after(patience / 2, lambda: self._asking.ask(node.key, times=2) if node.heard == before else None)
 
         def decide() -> None:
+            if self._desk.hearing.is_behind(asked) and self._loop.time() < asked + _MERCY:
+                self._after(patience, decide)
+                return
             rival, node.doubted, node.rival = node.rival, False, None
             if node.heard != before or self._nodes.get(node.key) is not node:
                 return
             if rival is None:
                 self._drop(node, Reason.DEREGISTERED)
             else:
-                node.revision = -1
-                self._admit(*rival)
+                self._admit(*rival, vouched=True)
 
         self._after(patience, decide)
 
@@ -233,75 +267,49 @@ class Nodes:
         self.forget(node.key)
         self._catalog.remove(*node.key, reason)
 
-    def _bury(self, goodbye: Text) -> None:
-        """Packets of before the goodbye may still be on their way; they must not bring the node back."""
-        now = self._loop.time()
-        key = goodbye.name, goodbye.id
-        while self._graves and (len(self._graves) >= MAX_PER_NAME or next(iter(self._graves.values()))[1] < now):
-            del self._graves[next(iter(self._graves))]
-        self._graves.pop(key, None)
-        self._graves[key] = goodbye, now + _TOMBSTONE
-
-    def _buried(self, key: Key, text: Text) -> bool:
-        goodbye, until = self._graves.get(key, (None, 0.0))
-        if goodbye is None or self._loop.time() >= until:
-            return False
-        return text.revision <= goodbye.revision and text.seal == seal(goodbye.secret)
-
     # -- asking ----------------------------------------------------------------------------------
 
     def _due(self, key: Key) -> None:
         node = self._nodes[key]
-        if node.stage == _LAST:
+        now = self._loop.time()
+        away = node.stage >= len(_PARTS) and self._was_away(node, now)
+        if away:
+            node.mercy = now - node.heard - node.ttl
+            node.stage = len(_PARTS)
+        elif node.stage == _LAST:
             self._drop(node, Reason.EXPIRED)
             self._seek(key[0])
             return
-        if node.stage == 0:
+        node.asked = now
+        if node.stage in (0, len(_PARTS) - 1):  # at the end again: unicast answers may wait for ARP, for seconds
             self._ask_all(key[0])
-        else:
-            self._ask(key, times=1 if node.stage < len(_PARTS) - 1 else 2)
+        if node.stage:
+            self._asking.ask(key, times=1 if away or node.stage < len(_PARTS) - 1 else 2)
         node.stage += 1
-        self._deadlines.set(key, max(self._next(node), self._loop.time() + _MIN_STEP))
+        self._plan(node, now + _MIN_STEP)
+
+    def _was_away(self, node: _Node, now: float) -> bool:
+        """Whether an answer may be there and unread: our own timer is late, or our own last question not back."""
+        away = now > node.due + _LATE or self._desk.hearing.is_behind(node.asked)
+        return away and now < node.heard + node.ttl + _MERCY
 
     def _seek(self, name: str) -> None:
         """The node may live, and all its answers be lost: it comes back soon if it is asked for a few times."""
-        if name in self._sought:
+        if name in self._sought or len(self._sought) >= _MAX_SOUGHT:
             return
         self._sought.add(name)
         for delay in _SEEK:
             self._after(delay, lambda: self._ask_all(name))
         self._after(_SEEK[-1], lambda: self._sought.discard(name))
 
-    def _next(self, node: _Node) -> float:
-        """When the node is to be asked for (or, at the last stage, given up)."""
+    def _plan(self, node: _Node, earliest: float = 0.0) -> None:
+        """Set when the node is to be asked for (or, at the last stage, given up)."""
         if node.stage < len(_PARTS):
-            return node.heard + node.ttl * self._rng.uniform(*_PARTS[node.stage])
-        return node.heard + node.ttl + _GRACE[node.stage - len(_PARTS)]
-
-    def _ask(self, key: Key, times: int) -> None:
-        """Ask for one node, together with others that are due now."""
-        if not self._questions:
-            self._after(_GATHER, self._flush)
-        self._questions[key] = max(times, self._questions.get(key, 0))
-
-    def _flush(self) -> None:
-        """Ask for the nodes that are due: one by one, or for all of a name where they are many."""
-        due, self._questions = self._questions, {}
-        names: dict[str, list[_Node]] = {}
-        for key in due:
-            if (node := self._nodes.get(key)) is not None:
-                names.setdefault(key[0], []).append(node)
-        questions: list[Question] = []
-        for name, nodes in names.items():
-            if len(nodes) > _BATCH:
-                self._desk.ask([Question(subtype(name), PTR)])
-                continue
-            questions += [Question(node.label, kind) for node in nodes for kind in (SRV, TXT)]
-            self._questions.update({node.key: 1 for node in nodes if due[node.key] > 1})
-        for start in range(0, len(questions), 2 * _BATCH):
-            self._desk.ask(questions[start : start + 2 * _BATCH])
-        if self._questions:
-            self._after(_AGAIN, self._flush)
+            after = node.ttl * self._rng.uniform(*_PARTS[node.stage])
+        else:
+            after = node.ttl + node.mercy + _GRACE[node.stage - len(_PARTS)]
+        node.due = max(earliest, node.heard + after)
+        self._deadlines.set(node.key, node.due)
 
     def _after(self, delay: float, action: Callable[[], None]) -> None:
         def run() -> None:

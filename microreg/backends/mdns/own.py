@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from enum import IntFlag
+from typing import NamedTuple
 
 from microreg.backends.mdns import records
 from microreg.backends.mdns.interfaces import Link
-from microreg.backends.mdns.names import SERVICE_TYPE, host, instance, subtype
-from microreg.backends.mdns.wire import IPV4, IPV6, PTR, RESPONSE, SRV, TXT, Question, Record, encode
+from microreg.backends.mdns.names import BROWSE, SERVICE_TYPE, host, instance, subtype
+from microreg.backends.mdns.wire import ANY, IPV4, IPV6, PTR, RESPONSE, SRV, TXT, Question, Record, encode
+from microreg.errors import RecordTooLarge
 from microreg.model import Service
+from microreg.net import join_address
 
-__all__ = ["Own", "Parts", "Want", "packets"]
+__all__ = ["Form", "Own", "Parts", "Want", "extras", "packets"]
 
 _PACKET = 1400
 _PER_RECORD = 14
 _HEADER = 12 + 40
+_BROWSE_TTL = 4500
 
 Parts = tuple[tuple[Record, ...], tuple[Record, ...]]
 """Answers and additional records."""
@@ -32,10 +36,25 @@ class Want(IntFlag):
     ALL = 7
 
 
-class Own:
-    """A node that this registry announces: one generation, from its first ``register`` until it leaves."""
+class Form(NamedTuple):
+    """A node with one of the addresses of this machine, and the DNS records that tell of it."""
 
-    def __init__(self, record: Service, ttl: int, revision: int) -> None:
+    record: Service
+    txt: bytes
+    target: bytes
+    itself: tuple[Record, Record]
+    hosts: tuple[Record, ...]
+
+
+class Own:
+    """A node that this registry announces: one generation, from its first ``register`` until it leaves.
+
+    Where its host is among those ``chosen`` for it, it is told on every link with the address that this machine
+    has there (RFC 6762 section 6.2: what is told on a link is to be of use there).
+    """
+
+    def __init__(self, record: Service, ttl: int, revision: int, chosen: Container[str] = ()) -> None:
+        self._chosen = chosen
         self.key = record.name, record.nodes[0].id
         self.identity = b""
         self.label = instance(*self.key)
@@ -44,38 +63,65 @@ class Own:
         self.sent: dict[Link, float] = {}
         self.announced = 0.0
         self.step = 0
+        self.expires = 0.0
         self.challenged = float("-inf")
         self.rival = 0
         self.fresh_until = float("inf")
         self.yielded = False
+        self.spared = False
         self.update(record, ttl, revision)
 
     def update(self, record: Service, ttl: int, revision: int) -> None:
         """Tell something else from now on. Raises RecordTooLarge and leaves all as it was."""
-        txt = records.encode(record, revision, self.secret)
-        self.record, self.ttl, self.revision, self.txt = record, ttl, revision, txt
-        self.identity = records.identity_in(txt)
-        node = record.nodes[0]
-        self.target = host(node.host) or host("invalid") or b"\0"
-        srv = bytes(4) + node.port.to_bytes(2, "big")
-        self.itself = (
-            Record(self.label, SRV, ttl, srv, self.target, True),
-            Record(self.label, TXT, ttl, txt, b"", True),
-        )
-        self.hosts = _hosts(node.host, self.target, ttl)
+        form = self._form(record, record.nodes[0].host, ttl, revision)
+        self.record, self.ttl, self.revision = record, ttl, revision
+        self.identity = records.identity_in(form.txt)
+        self._forms = {record.nodes[0].host: form}
 
-    def answer(self, want: Want) -> Parts:
-        """Answers and additional records (RFC 6763 section 12) for what is wanted."""
+    def on(self, link: Link | None) -> Form:
+        """How it is told on this link."""
+        own = self.record.nodes[0].host
+        there = own if link is None or own not in self._chosen else link.host
+        form = self._forms.get(there)
+        if form is None:
+            try:
+                form = self._form(self.record, there, self.ttl, self.revision)
+            except RecordTooLarge:  # by the few bytes that this address is longer
+                form = self._forms[own]
+            self._forms[there] = form
+        return form
+
+    def says(self, txt: bytes) -> bool:
+        """Whether this is what we tell ourselves, on one link or another."""
+        return any(form.txt == txt for form in self._forms.values())
+
+    def answer(self, want: Want, link: Link | None = None) -> Parts:
+        """Answers and additional records (RFC 6763 section 12) for what is wanted, on this link."""
         pointers = self._pointers(want, self.ttl)
+        form = self.on(link)
         if want & Want.NODE:
-            return (*pointers, *self.itself), self.hosts
-        return pointers, (*self.itself, *self.hosts)
+            return (*pointers, *form.itself), form.hosts
+        return pointers, (*form.itself, *form.hosts)
 
     def goodbye(self, revision: int, *, expired: bool) -> Parts:
         """The records that take the node back (RFC 6762 section 10.1)."""
         txt = records.encode_goodbye(self.record, revision, self.secret, expired=expired)
-        srv = self.itself[0]._replace(ttl=0)
+        srv = self.on(None).itself[0]._replace(ttl=0)
         return (*self._pointers(Want.ALL, 0), srv, Record(self.label, TXT, 0, txt, b"", True)), ()
+
+    def _form(self, record: Service, there: str, ttl: int, revision: int) -> Form:
+        """The records with the host ``there``: no zone of ours is told, which nobody else knows."""
+        node = record.nodes[0]
+        if there != node.host:
+            record = record.with_nodes(node.replace(address=join_address(there, node.port)))
+        told = record
+        if "%" in there:
+            told = record.with_nodes(node.replace(address=join_address(there.partition("%")[0], node.port)))
+        txt = records.encode(told, revision, self.secret)
+        target = host(there) or host("invalid") or b"\0"
+        srv = bytes(4) + node.port.to_bytes(2, "big")
+        itself = Record(self.label, SRV, ttl, srv, target, True), Record(self.label, TXT, ttl, txt, b"", True)
+        return Form(record, txt, target, itself, _hosts(there, target, ttl))
 
     def _pointers(self, want: Want, ttl: int) -> tuple[Record, ...]:
         names = ((Want.BASE, SERVICE_TYPE), (Want.SUBTYPE, self.subtype))
@@ -88,6 +134,17 @@ def _hosts(name: str, target: bytes, ttl: int) -> tuple[Record, ...]:
     except ValueError:
         return ()
     return (Record(target, IPV4 if len(packed) == 4 else IPV6, ttl, packed, b"", True),)
+
+
+def extras(owns: Collection[Own], questions: Sequence[Question], link: Link) -> Iterator[Record]:
+    """What is asked beside nodes: the addresses of their hosts, and the types there are."""
+    for question in questions:
+        if question.kind in (IPV4, IPV6, ANY):
+            forms = (form for own in owns if (form := own.on(link)).target == question.name)
+            hosts = dict.fromkeys(record for form in forms for record in form.hosts)
+            yield from (record for record in hosts if question.kind in (record.kind, ANY))
+        if question.kind in (PTR, ANY) and question.name == BROWSE:
+            yield Record(BROWSE, PTR, _BROWSE_TTL, b"", SERVICE_TYPE)
 
 
 def packets(parts: Iterable[Parts], questions: Sequence[Question] = (), id: int | None = None) -> Iterator[bytes]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from hashlib import sha256
 
+from microreg.backends.mdns.hosts import Hosts
 from microreg.backends.mdns.lookup import Warnings
+from microreg.backends.mdns.names import is_link_local
 from microreg.backends.mdns.records import Budget, Text, decode, too_far
-from microreg.backends.mdns.wire import IPV4, SRV, TXT, Message, Record, dotted
+from microreg.backends.mdns.wire import TXT, Message, Question, Record, dotted
 from microreg.errors import InvalidService
 from microreg.net import join_address
 
@@ -26,9 +29,15 @@ _MAX_REJECTED = 1024
 
 
 class Reader:
-    """Decodes TXT records, each once per packet, and remembers which ones were none of ours."""
+    """Decodes TXT records, each once per packet, and remembers which ones were none of ours.
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    ``ask`` is called for what came without its address.
+    """
+
+    def __init__(
+        self, ask: Callable[[Sequence[Question]], None], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._hosts = Hosts(ask)
         self._clock = clock
         self._warnings = Warnings(log)
         self._rejected: dict[bytes, None] = {}
@@ -36,11 +45,11 @@ class Reader:
     def read(self, message: Message, wanted: Collection[bytes]) -> Iterator[tuple[Text, Record]]:
         """The TXT records of a message whose data are ``wanted``, as far as they can be read."""
         unique = {(each.name, each.data): each for each in message.records if each.kind == TXT and each.data in wanted}
-        addresses = _Addresses(message)
+        servers = self._hosts.hear(message)
         budget = Budget(MAX_INFLATED)
         count = 0
         for record in unique.values():
-            address = addresses.of(record.name)
+            address = self._hosts.address(servers.get(record.name))
             digest = sha256(address.encode() + b"\0" + record.data).digest()
             if digest in self._rejected:
                 continue
@@ -48,48 +57,42 @@ class Reader:
             if count > MAX_TEXTS or budget.left <= 0:
                 self._warnings.say("crowded", "ignored the rest of a packet with too many or too large records")
                 return
-            text = self._decode(record, address, digest, budget)
-            if text is not None:
-                yield text, record
+            try:
+                text = decode(record.data, address, budget)
+            except InvalidService as error:
+                if not address and record.name in servers:
+                    self._hosts.want(record.name)
+                else:
+                    self._reject(record, digest, error)
+                continue
+            yield _in_zone(text, message.zone), record
 
-    def _decode(self, record: Record, address: str, digest: bytes, budget: Budget) -> Text | None:
-        try:
-            text = decode(record.data, address, budget)
-        except InvalidService as error:
-            if len(self._rejected) >= _MAX_REJECTED:
-                del self._rejected[next(iter(self._rejected))]
-            self._rejected[digest] = None
-            self._malformed(record, str(error))
-            return None
-        if too_far(text.revision, self._clock(), received=True):
-            self._malformed(record, f"revision {text.revision} is days ahead: is the clock right, here and there?")
-            return None
-        return text
+    def is_ahead(self, text: Text) -> bool:
+        """Whether a clock is wrong by days, here or there, or this was forged; said once."""
+        ahead = too_far(text.revision, self._clock(), received=True)
+        if ahead:
+            self._warnings.say(
+                "ahead",
+                "a record is days ahead of this clock, believed if nobody says otherwise: is the clock right?",
+                service=text.name,
+                node=text.id,
+            )
+        return ahead
 
-    def _malformed(self, record: Record, error: str) -> None:
+    def _reject(self, record: Record, digest: bytes, error: InvalidService) -> None:
+        if len(self._rejected) >= _MAX_REJECTED:
+            del self._rejected[next(iter(self._rejected))]
+        self._rejected[digest] = None
         instance = dotted(record.name)
-        self._warnings.say("malformed", "ignored a malformed record", instance=instance, error=error)
+        self._warnings.say("malformed", "ignored a malformed record", instance=instance, error=str(error))
 
 
-class _Addresses:
-    """The ``host:port`` of instances, by the SRV and A records of a message."""
-
-    def __init__(self, message: Message) -> None:
-        self._servers: dict[bytes, Record] = {}
-        self._hosts: dict[bytes, str] = {}
-        for record in message.records:
-            if record.kind == SRV and len(record.data) == 6:
-                self._servers.setdefault(record.name, record)
-            elif record.kind == IPV4 and len(record.data) == 4:
-                self._hosts[record.name] = ".".join(map(str, record.data))
-
-    def of(self, instance: bytes) -> str:
-        """Empty where there is none."""
-        record = self._servers.get(instance)
-        if record is None:
-            return ""
-        host = self._hosts.get(record.target) or dotted(record.target)
-        try:
-            return join_address(host, int.from_bytes(record.data[4:6], "big"))
-        except InvalidService:
-            return ""
+def _in_zone(text: Text, zone: str) -> Text:
+    """A link-local address is valid where it was heard, whatever that interface is called there (RFC 4007)."""
+    if text.record is None or not zone:
+        return text
+    node = text.record.nodes[0]
+    if not is_link_local(node.host) or "%" in node.host:
+        return text
+    address = join_address(f"{node.host}%{zone}", node.port)
+    return replace(text, record=text.record.with_nodes(node.replace(address=address)))

@@ -6,15 +6,15 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
-from microreg.backends.mdns.interfaces import Link
-from microreg.backends.mdns.names import BROWSE, SERVICE_TYPE
+from microreg.backends.mdns.interfaces import Link, best
+from microreg.backends.mdns.names import SERVICE_TYPE
 from microreg.backends.mdns.nodes import Key
-from microreg.backends.mdns.own import Own, Parts, Want, packets
+from microreg.backends.mdns.own import Own, Parts, Want, extras, packets
 from microreg.backends.mdns.records import too_far
 from microreg.backends.mdns.transport import PORT, Address, Transport
-from microreg.backends.mdns.wire import ANY, IPV4, IPV6, PTR, SRV, TXT, Message, Question, Record
+from microreg.backends.mdns.wire import ANY, PTR, SRV, TXT, Message, Question, Record
 from microreg.events import Reason
 from microreg.model import Service
 from microreg.toolkit import Deadlines
@@ -24,12 +24,12 @@ __all__ = ["Responder"]
 log = logging.getLogger("microreg.mdns")
 
 _ANNOUNCE = (0.0, 0.25, 1.0, 2.0, 4.0)
-_REPEAT = 0.25
+_REPEAT = (0.25, 0.35)
 _REPEAT_AT_CLOSE = 0.05
 _GATHER = 0.01
 _MULTICAST_LIMIT = 1.0
 _DELAY = (0.02, 0.12)
-_BROWSE_TTL = 4500
+_LATE = 0.2
 
 
 def _unheard(*_: object) -> None:
@@ -39,7 +39,8 @@ def _unheard(*_: object) -> None:
 class Responder:
     """The store of our own nodes: it lives here, and it answers for them while they are renewed.
 
-    ``told`` is called with each record that is put, ``gone`` with each node that leaves.
+    ``told`` is called with each record that is put, ``gone`` with each node that leaves. Nodes with a ``chosen``
+    host are told on every link with the address that this machine has there.
     """
 
     def __init__(
@@ -47,7 +48,10 @@ class Responder:
         transport: Transport,
         rng: random.Random,
         clock: Callable[[], float] = time.time,
+        *,
+        chosen: Container[str] = (),
     ) -> None:
+        self._chosen = chosen
         self._transport = transport
         self._rng = rng
         self.told: Callable[[Service], None] = _unheard
@@ -59,11 +63,11 @@ class Responder:
         self._identities: dict[bytes, Own] = {}
         self._subtypes: dict[bytes, dict[Key, Own]] = {}
         self._revision = 0
-        self._expiry: Deadlines[Key] = Deadlines(lambda key: self.leave(key, Reason.EXPIRED))
+        self._expiry: Deadlines[Key] = Deadlines(self._lapse)
         self._series: Deadlines[Key] = Deadlines(self._again)
         self._hellos: dict[Key, None] = {}
         self._byes: dict[Key, Parts] = {}
-        self._repeats: dict[Key, Parts] = {}
+        self._repeats: dict[Key, tuple[int, Parts]] = {}
         self._owed: dict[Link, dict[Key, Want]] = {}
         self._handles: dict[str, asyncio.Handle] = {}
 
@@ -78,7 +82,7 @@ class Responder:
         seconds = -int(-ttl // 1)
         own = self._table.get(key)
         if own is None:
-            own = Own(record, seconds, self.revision())
+            own = Own(record, seconds, self.revision(), self._chosen)
             self._table[key] = self._labels[own.label] = self._identities[own.identity] = own
             self._subtypes.setdefault(own.subtype, {})[key] = own
             self._repeats.pop(key, None)
@@ -90,8 +94,19 @@ class Responder:
         elif own.ttl != seconds:
             own.update(record, seconds, own.revision)
             self.announce(own)
-        self._expiry.set(key, self._loop.time() + ttl)
+        own.expires, own.spared = self._loop.time() + ttl, False
+        self._expiry.set(key, own.expires)
         return own
+
+    def _lapse(self, key: Key) -> None:
+        """Not renewed in time; unless this loop stood still, and so did who would have renewed."""
+        own = self._table[key]
+        now = self._loop.time()
+        if now > own.expires + _LATE and not own.spared:
+            own.spared = True
+            self._expiry.set(key, now + _LATE)
+        else:
+            self.leave(key, Reason.EXPIRED)
 
     def leave(self, key: Key, reason: Reason) -> None:
         """Take a node back; nothing happens where it is not ours."""
@@ -116,11 +131,17 @@ class Responder:
         own.yielded = False
         self.announce(own)
 
+    def tell_all(self) -> None:
+        """The network has changed: every node is told again, as what is new."""
+        for own in self._table.values():
+            if not own.yielded:
+                self.put_again(own)
+
     def records(self, name: str | None = None) -> Iterator[Service]:
         """The records of our nodes, of one name or of all."""
         for own in self._table.values():
             if not own.yielded and name in (None, own.key[0]):
-                yield own.record
+                yield self._here(own)
 
     def get(self, key: Key) -> Own | None:
         """Our node of this name and id."""
@@ -149,12 +170,12 @@ class Responder:
         return self._revision
 
     async def close(self) -> None:
-        """Take everything back, twice, and stop."""
+        """Take everything back, three times, and stop."""
         try:
             for key in tuple(self._table):
                 self.leave(key, Reason.DEREGISTERED)
             self._flush()
-            if self._repeats:
+            while self._repeats:
                 await asyncio.sleep(_REPEAT_AT_CLOSE)
                 self._repeat()
             await self._transport.drained()
@@ -175,7 +196,11 @@ class Responder:
         self._hellos[own.key] = None
         self._soon()
         self._series.set(own.key, own.announced + _ANNOUNCE[1])
-        self.told(own.record)
+        self.told(self._here(own))
+
+    def _here(self, own: Own) -> Service:
+        """The record as this program sees it itself."""
+        return own.on(best(self._transport.links)).record
 
     def _again(self, key: Key) -> None:
         own = self._table[key]
@@ -205,11 +230,12 @@ class Responder:
         byes, self._byes = self._byes, {}
         if byes:
             self._send(byes.values())
-            self._repeats.update(byes)
-            self._once("repeat", _REPEAT, self._repeat)
+            self._repeats.update({key: (0, parts) for key, parts in byes.items()})
+            self._once("repeat", _REPEAT[0], self._repeat)
         hellos, self._hellos = self._hellos, {}
         told = [own for key in hellos if not (own := self._table[key]).yielded]
-        self._send(own.answer(Want.ALL) for own in told)
+        for link in self._transport.links:
+            self._send((own.answer(Want.ALL, link) for own in told), link)
         now = self._loop.time()
         for own in told:
             own.sent = dict.fromkeys(self._transport.links, now)
@@ -217,7 +243,10 @@ class Responder:
     def _repeat(self) -> None:
         self._stop("repeat")
         repeats, self._repeats = self._repeats, {}
-        self._send(repeats.values())
+        self._send(parts for _, parts in repeats.values())
+        self._repeats = {key: (1, parts) for key, (count, parts) in repeats.items() if not count}
+        if self._repeats:
+            self._once("repeat", _REPEAT[1], self._repeat)
 
     def _send(self, parts: Iterable[Parts], link: Link | None = None) -> None:
         for packet in packets(parts):
@@ -234,9 +263,9 @@ class Responder:
         if not self._table:
             return
         wanted = self._wanted(message.questions)
-        extra = tuple(self._extra(message.questions))
+        extra = tuple(extras(self._table.values(), message.questions, link))
         if source[1] != PORT:
-            parts = [self._table[key].answer(want) for key, want in wanted.items()]
+            parts = [self._table[key].answer(want, link) for key, want in wanted.items()]
             questions = message.questions if len(message.questions) == 1 else ()
             for packet in packets([*parts, *([(extra, ())] if extra else [])], questions, message.id):
                 self._transport.reply(packet, link, source)
@@ -268,16 +297,6 @@ class Responder:
             if not own.yielded:
                 wanted[own.key] = wanted.get(own.key, Want(0)) | want
 
-    def _extra(self, questions: Sequence[Question]) -> Iterator[Record]:
-        """What is asked beside nodes: the addresses of their hosts, and the types there are."""
-        for question in questions:
-            if question.kind in (IPV4, IPV6, ANY):
-                owns = (own for own in self._table.values() if own.target == question.name)
-                hosts = dict.fromkeys(record for own in owns for record in own.hosts)
-                yield from (record for record in hosts if question.kind in (record.kind, ANY))
-            if question.kind in (PTR, ANY) and question.name == BROWSE:
-                yield Record(BROWSE, PTR, _BROWSE_TTL, b"", SERVICE_TYPE)
-
     def _without_known(self, wanted: dict[Key, Want], known: Sequence[Record]) -> None:
         """Leave out the nodes that the asker lists as known for another half of their ttl (RFC 6762 section 7.1)."""
         for record in known:
@@ -293,5 +312,5 @@ class Responder:
             own = self._table.get(key)
             if own is not None and not own.yielded and now - own.sent.get(link, -1.0) >= _MULTICAST_LIMIT:
                 own.sent[link] = now
-                parts.append(own.answer(want))
+                parts.append(own.answer(want, link))
         self._send(parts, link)

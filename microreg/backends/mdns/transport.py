@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from microreg import process
 from microreg.backends.mdns.interfaces import Link
 from microreg.backends.mdns.wire import MAX_PACKET
 from microreg.errors import RegistryUnavailable
@@ -29,11 +30,13 @@ _BUFFER = 1 << 20
 _BURST = 16
 _PAUSE = 0.01
 _BACKLOG = 4096
+_AT_ONCE = 32
+_TURN = 0.005
 _IP_MULTICAST_ALL = 49
 _IPV6_MULTICAST_ALL = 29
 
 Address = tuple[str, int]
-"""Where a packet came from: host and port, IPv6 with its zone."""
+"""Where a packet came from: host and port, IPv6 without the zone that the link tells."""
 Receiver = Callable[[Link, bytes, Address], None]
 """What gets every packet, with the link it came in on and who sent it."""
 
@@ -51,9 +54,10 @@ class Transport:
         self.links: tuple[Link, ...] = ()
         self._wanted = links
         self._receivers = on_group, on_answer
+        self._refused: dict[Link, str] = {}
         self._shared: dict[Link, asyncio.DatagramTransport] = {}
         self._asking: dict[Link, asyncio.DatagramTransport] = {}
-        self._own: set[Address] = set()
+        self._own: dict[Link, Address] = {}
         self._queue: deque[_Outgoing] = deque()
         self._credit = _BURST
         self._timer: asyncio.TimerHandle | None = None
@@ -62,17 +66,25 @@ class Transport:
 
     async def open(self) -> None:
         """Open the sockets. Raises RegistryUnavailable when that is possible on no link."""
-        failures: list[str] = []
-        for link in self._wanted:
-            try:
-                await self._open(link)
-            except OSError as error:
-                failures.append(f"{link.name} ({link.address}): {error}")
-        self.links = tuple(self._asking)
+        await self.change(self._wanted)
         if not self.links:
-            raise RegistryUnavailable(f"mDNS is possible on no interface: {'; '.join(failures)}")
-        for failure in failures:
-            log.warning("no mDNS on an interface", extra={"interface": failure})
+            raise RegistryUnavailable(f"mDNS is possible on no interface: {'; '.join(self._refused.values())}")
+
+    async def change(self, links: Sequence[Link]) -> None:
+        """Speak on these links from now on; one on which that is not possible is tried again at the next call."""
+        for link in set(self._asking).difference(links):
+            self._shut(link)
+        refused = self._refused
+        self._refused = {}
+        for link in links:
+            if link not in self._asking:
+                try:
+                    await self._open(link)
+                except OSError as error:
+                    self._refused[link] = f"{link.name} ({link.address}): {error}"
+                    if link not in refused:
+                        log.warning("no mDNS on an interface", extra={"interface": self._refused[link]})
+        self.links = tuple(link for link in links if link in self._asking)
 
     def close(self) -> None:
         """Close the sockets; what waits to be sent is lost."""
@@ -80,17 +92,20 @@ class Transport:
         self._idle.set()
         if self._timer is not None:
             self._timer.cancel()
-        for transport in (*self._shared.values(), *self._asking.values()):
-            transport.abort()
+        for link in tuple(self._asking):
+            self._shut(link)
+        self.links = ()
 
     def send(self, packet: bytes, link: Link | None = None) -> None:
-        """To the group, from port 5353, on this link or on all."""
+        """To the group, from port 5353, on this link (where it is still there) or on all."""
         for each in self.links if link is None else (link,):
-            self._emit(_Outgoing(self._shared[each], packet, _group(each)))
+            if each in self._shared:
+                self._emit(_Outgoing(self._shared[each], packet, _group(each)))
 
     def reply(self, packet: bytes, link: Link, to: Address) -> None:
-        """To one who asked, from port 5353."""
-        self._emit(_Outgoing(self._shared[link], packet, _with_scope(to, link)))
+        """To one who asked, from port 5353, where the link is still there."""
+        if link in self._shared:
+            self._emit(_Outgoing(self._shared[link], packet, _with_scope(to, link)))
 
     def ask(self, packet: bytes) -> None:
         """To the group, from our own ports; the answers come back by unicast."""
@@ -99,7 +114,7 @@ class Transport:
 
     def is_own(self, address: Address) -> bool:
         """Whether a question came from this transport itself."""
-        return address in self._own
+        return address in self._own.values()
 
     async def drained(self) -> None:
         """Wait until what is paced has been sent."""
@@ -128,29 +143,54 @@ class Transport:
 
     async def _open(self, link: Link) -> None:
         on_group, on_answer = self._receivers
-        shared = await _endpoint(_shared_socket(link), _Protocol(link, on_group))
+        shared = await _endpoint(_shared_socket(link), link, on_group)
         try:
-            self._asking[link] = await _endpoint(_asking_socket(link), _Protocol(link, on_answer))
+            self._asking[link] = await _endpoint(_asking_socket(link), link, on_answer)
         except BaseException:
             shared.abort()
             raise
         self._shared[link] = shared
         port = self._asking[link].get_extra_info("sockname")[1]
-        self._own.add((link.address, port))
+        self._own[link] = _source(link), port
+
+    def _shut(self, link: Link) -> None:
+        self._shared.pop(link).abort()
+        self._asking.pop(link).abort()
+        self._own.pop(link)
 
 
 class _Protocol(asyncio.DatagramProtocol):
-    def __init__(self, link: Link, receive: Receiver) -> None:
+    """Reads all that waits in the socket, up to a bound: asyncio alone reads one packet in a turn of the loop.
+
+    In a busy program, whose turns are long, packets would come late by seconds, and then be dropped.
+    """
+
+    def __init__(self, link: Link, receive: Receiver, sock: socket.socket) -> None:
         self._link = link
         self._receive = receive
+        self._sock = sock
         self._failing = False
+        self._loop = asyncio.get_running_loop()
 
     def datagram_received(self, data: bytes, addr: tuple[str | int, ...]) -> None:
+        self._take(data, addr)
+        if sys.platform == "win32":  # the loop itself is reading already
+            return
+        end = self._loop.time() + _TURN
+        for _ in range(_AT_ONCE):
+            try:
+                self._take(*self._sock.recvfrom(MAX_PACKET + 1))
+            except OSError:  # nothing is left, or the loop will be told the same
+                return
+            if self._loop.time() > end:
+                return
+
+    def _take(self, data: bytes, addr: tuple[str | int, ...]) -> None:
         if len(data) <= MAX_PACKET:
             self._receive(self._link, data, (str(addr[0]), int(addr[1])))
 
     def error_received(self, exc: Exception) -> None:
-        if not self._failing:
+        if not self._failing and self._sock.fileno() != -1:
             self._failing = True
             log.warning("sending failed", extra={"interface": self._link.name, "error": str(exc)})
 
@@ -160,7 +200,9 @@ def _send(item: _Outgoing) -> None:
         item.transport.sendto(item.packet, item.to)
 
 
-async def _endpoint(sock: socket.socket, protocol: _Protocol) -> asyncio.DatagramTransport:
+async def _endpoint(sock: socket.socket, link: Link, receive: Receiver) -> asyncio.DatagramTransport:
+    process.in_child(sock, socket.socket.close)
+    protocol = _Protocol(link, receive, sock)
     try:
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: protocol, sock=sock)
     except BaseException:
@@ -173,7 +215,7 @@ def _shared_socket(link: Link) -> socket.socket:
     sock = _socket(link)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "SO_REUSEPORT"):
+        if hasattr(socket, "SO_REUSEPORT") and _keep_to(link, sock):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if sys.platform == "win32":
             sock.bind(("", PORT))
@@ -186,6 +228,18 @@ def _shared_socket(link: Link) -> socket.socket:
     return sock
 
 
+def _keep_to(link: Link, sock: socket.socket) -> bool:
+    """Bind to the interface, so that SO_REUSEPORT is safe: Linux deals packets out at random among sockets that
+    share an address, not looking at what they joined on which interface. Whether it was possible (Linux 5.7).
+    """
+    if sys.platform == "linux" and link.number:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.name.encode())
+        except OSError:
+            return False
+    return True
+
+
 def _asking_socket(link: Link) -> socket.socket:
     sock = _socket(link)
     try:
@@ -194,6 +248,16 @@ def _asking_socket(link: Link) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _source(link: Link) -> str:
+    """The address that our questions come from: for IPv6 a link-local one, whatever the link was named by."""
+    with _socket(link) as probe:
+        try:
+            probe.connect(_group(link))
+        except OSError:
+            return link.address.partition("%")[0]
+        return str(probe.getsockname()[0]).partition("%")[0]
 
 
 def _socket(link: Link) -> socket.socket:

@@ -82,7 +82,10 @@ class Text(NamedTuple):
 
 
 class Message:
-    """A message as read: what most messages are of interest for at once, the records when asked for."""
+    """A message as read: what most messages are of interest for at once, the records when asked for.
+
+    ``zone`` is where link-local addresses in it are valid: the interface that it came in on.
+    """
 
     def __init__(
         self, id: int, response: bool, questions: Sequence[Question], texts: Sequence[Text], rest: _Rest
@@ -93,6 +96,7 @@ class Message:
         self.texts = texts
         self.leaving = rest.leaving
         self.empty = not rest.count
+        self.zone = ""
         self._rest = rest
 
     @cached_property
