@@ -20,8 +20,8 @@ PRINTER = name("printer", "local")
 LABEL = name("x", "_microreg", "_tcp", "local")
 
 
-def own(address: str, *chosen: str, **metadata: str) -> Own:
-    return Own(Service("greeter", nodes=[Node(address, id="a", metadata=metadata)]), 15, 7, chosen)
+def own(address: str, chosen: str | None = None, **metadata: str) -> Own:
+    return Own(Service("greeter", nodes=[Node(address, id="a", metadata=metadata)]), 15, 7, lambda: chosen)
 
 
 def read(*packets: bytes, zone: str = "en0", asked: list[Question] | None = None) -> list[Node]:
@@ -131,3 +131,16 @@ def test_a_flood_of_records_without_addresses_asks_little_and_is_forgotten() -> 
     hosts = [name(f"h{n}", "local") for n in range(2000)]
     nodes = read(*(foreign("10.0.0.9", host=host) for host in hosts), foreign(host=hosts[0]), foreign(host=hosts[-1]))
     assert len(nodes) == 2001
+
+
+def test_an_address_that_was_given_stays_when_it_is_the_chosen_one_some_day() -> None:
+    chosen = "10.0.0.1"
+    record = Service("greeter", nodes=[Node("10.1.0.1:80", id="a")])
+    node = Own(record, 15, 7, lambda: chosen)
+    chosen = "10.1.0.1"
+    node.update(record, 20, 8)
+    assert told(node, ETH) == "10.1.0.1:80"
+    moved = record.with_nodes(Node("10.1.0.2:80", id="a"))
+    chosen = "10.1.0.2"
+    node.update(moved, 20, 9)
+    assert told(node, ETH) == f"{ETH.host}:80"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Container, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -166,11 +166,11 @@ class Sight:
 
 @asynccontextmanager
 async def following(
-    monkeypatch: pytest.MonkeyPatch, chosen: Container[str] = ()
+    monkeypatch: pytest.MonkeyPatch, chosen: str | None = None
 ) -> AsyncGenerator[tuple[Station, Sight]]:
     monkeypatch.setattr("microreg.backends.mdns.station._LOOK_EVERY", 0.01)
     sight = Sight()
-    station = Station(sight.choice, 0.1, chosen=chosen, look=sight)
+    station = Station(sight.choice, 0.1, chosen=lambda: chosen, look=sight)
     await station.open()
     try:
         yield station, sight
@@ -183,7 +183,7 @@ def test_interfaces_are_followed(monkeypatch: pytest.MonkeyPatch, caplog: pytest
     caplog.set_level("INFO", "microreg.mdns")
 
     async def main() -> None:
-        async with following(monkeypatch, {"127.0.0.1"}) as (station, sight):
+        async with following(monkeypatch, "127.0.0.1") as (station, sight):
             told: list[Service] = []
             station.responder.told = told.append
             own = station.responder.put(Service("x", nodes=[Node("127.0.0.1:80", id="a")]), 15)

@@ -49,7 +49,7 @@ class MdnsRegistry(Registry):
         if not 0.01 <= self._settle <= 60:
             raise ConfigError(f"{url}: settle is {self._settle:g} s; expected 10ms to 60s")
         self._named = parse_location(url.location)
-        self._chosen: set[str] = set()
+        self._chosen: str | None = None
         self._station: Station | None = None
 
     @classmethod
@@ -69,7 +69,7 @@ class MdnsRegistry(Registry):
     async def open(self) -> None:
         """Open the sockets. Raises ConfigError for an interface that is not there, listing those that are."""
         following = (lambda: look(self._named)) if follows(self._named) else None
-        self._station = Station(choose(self._named), self._settle, chosen=self._chosen, look=following)
+        self._station = Station(choose(self._named), self._settle, chosen=lambda: self._chosen, look=following)
         await self._station.open()
 
     async def close(self) -> None:
@@ -107,13 +107,11 @@ class MdnsRegistry(Registry):
     def advertised_host(self) -> str | None:
         """The address of the first interface, one that is valid beyond its link if there is one; None without any.
 
-        A node with this address is told on every interface with the address of that interface.
+        A node that is registered with this address is told on every interface with the address of that interface.
         """
         link = best(self._links())
-        if link is None:
-            return None
-        self._chosen.add(link.host)
-        return link.host
+        self._chosen = None if link is None else link.host
+        return self._chosen
 
     def _links(self) -> tuple[Link, ...]:
         if self._station is not None:

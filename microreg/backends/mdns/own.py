@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from enum import IntFlag
 from typing import NamedTuple
 
-from microreg.backends.mdns import records
+from microreg.backends.mdns import names, records
 from microreg.backends.mdns.interfaces import Link
-from microreg.backends.mdns.names import BROWSE, SERVICE_TYPE, host, instance, subtype
+from microreg.backends.mdns.names import BROWSE, SERVICE_TYPE, instance, subtype
 from microreg.backends.mdns.wire import ANY, IPV4, IPV6, PTR, RESPONSE, SRV, TXT, Question, Record, encode
 from microreg.errors import RecordTooLarge
 from microreg.model import Service
@@ -49,12 +49,16 @@ class Form(NamedTuple):
 class Own:
     """A node that this registry announces: one generation, from its first ``register`` until it leaves.
 
-    Where its host is among those ``chosen`` for it, it is told on every link with the address that this machine
-    has there (RFC 6762 section 6.2: what is told on a link is to be of use there).
+    Where its host came as the ``chosen`` one, it is told on every link with the address that this machine has there
+    (RFC 6762 section 6.2: what is told on a link is to be of use there).
     """
 
-    def __init__(self, record: Service, ttl: int, revision: int, chosen: Container[str] = ()) -> None:
+    def __init__(
+        self, record: Service, ttl: int, revision: int, chosen: Callable[[], str | None] = lambda: None
+    ) -> None:
         self._chosen = chosen
+        self._host = ""
+        self._roams = False
         self.key = record.name, record.nodes[0].id
         self.identity = b""
         self.label = instance(*self.key)
@@ -73,21 +77,23 @@ class Own:
 
     def update(self, record: Service, ttl: int, revision: int) -> None:
         """Tell something else from now on. Raises RecordTooLarge and leaves all as it was."""
-        form = self._form(record, record.nodes[0].host, ttl, revision)
+        host = record.nodes[0].host
+        form = self._form(record, host, ttl, revision)
+        if host != self._host:  # one that was told stays so, also when it is the chosen one some day
+            self._host, self._roams = host, host == self._chosen()
         self.record, self.ttl, self.revision = record, ttl, revision
         self.identity = records.identity_in(form.txt)
-        self._forms = {record.nodes[0].host: form}
+        self._forms = {host: form}
 
     def on(self, link: Link | None) -> Form:
         """How it is told on this link."""
-        own = self.record.nodes[0].host
-        there = own if link is None or own not in self._chosen else link.host
+        there = link.host if link is not None and self._roams else self._host
         form = self._forms.get(there)
         if form is None:
             try:
                 form = self._form(self.record, there, self.ttl, self.revision)
             except RecordTooLarge:  # by the few bytes that this address is longer
-                form = self._forms[own]
+                form = self._forms[self._host]
             self._forms[there] = form
         return form
 
@@ -118,7 +124,7 @@ class Own:
         if "%" in there:
             told = record.with_nodes(node.replace(address=join_address(there.partition("%")[0], node.port)))
         txt = records.encode(told, revision, self.secret)
-        target = host(there) or host("invalid") or b"\0"
+        target = names.host(there) or names.host("invalid") or b"\0"
         srv = bytes(4) + node.port.to_bytes(2, "big")
         itself = Record(self.label, SRV, ttl, srv, target, True), Record(self.label, TXT, ttl, txt, b"", True)
         return Form(record, txt, target, itself, _hosts(there, target, ttl))

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from microreg.backends.mdns.interfaces import Link, best
 from microreg.backends.mdns.names import SERVICE_TYPE
@@ -39,8 +39,8 @@ def _unheard(*_: object) -> None:
 class Responder:
     """The store of our own nodes: it lives here, and it answers for them while they are renewed.
 
-    ``told`` is called with each record that is put, ``gone`` with each node that leaves. Nodes with a ``chosen``
-    host are told on every link with the address that this machine has there.
+    ``told`` is called with each record that is put, ``gone`` with each node that leaves. Nodes that come with the
+    ``chosen`` host are told on every link with the address that this machine has there.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Responder:
         rng: random.Random,
         clock: Callable[[], float] = time.time,
         *,
-        chosen: Container[str] = (),
+        chosen: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._chosen = chosen
         self._transport = transport

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Container
+from collections.abc import Callable
 
 from microreg.backends.mdns.browser import Browser
 from microreg.backends.mdns.defence import Defence
@@ -36,7 +36,7 @@ class Station:
         choice: Choice,
         settle: float,
         *,
-        chosen: Container[str] = (),
+        chosen: Callable[[], str | None] = lambda: None,
         look: Callable[[], Choice] | None = None,
     ) -> None:
         rng = random.Random()
