@@ -801,3 +801,17 @@ def test_the_address_of_a_thousand_announcements_is_looked_up_once_a_second() ->
             assert len(looked) <= 21
 
     run(main())
+
+
+def test_announcements_of_one_loop_are_renewed_together() -> None:
+    async def main() -> None:
+        async with opened() as (registry, store), AsyncExitStack() as stack:
+            for number in range(100):
+                announcement = microreg.announce(registry, f"greeter-{number}", port=8080, drain_delay=0)
+                await stack.enter_async_context(announcement)
+            store.calls.clear()
+            await asyncio.sleep(30)
+            assert len(store.calls) > 500
+            assert len({round(time, 6) for time in store.times()}) < 400
+
+    run(main())

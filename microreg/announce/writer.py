@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -141,7 +142,7 @@ class Writer:
                 failures = 0 if await self._attempt() else failures + 1
                 if self.stopping or isinstance(self.journal.error, _OVER):
                     break
-                await self._pause(self._backoff(failures) if failures else self.ttl / 3 * self._rng.uniform(0.9, 1.1))
+                await self._pause(self._backoff(failures) if failures else self._until_renewal())
         finally:
             self.ended = True
             _release(self._waiting, None)
@@ -210,6 +211,11 @@ class Writer:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
+
+    def _until_renewal(self) -> float:
+        """A third of the ttl ± 10 %, up to a moment that others of this loop renew at too: they wake it together."""
+        now, grid = asyncio.get_running_loop().time(), self.ttl / 300
+        return math.ceil((now + self.ttl / 3 * self._rng.uniform(0.9, 1.09)) / grid) * grid - now
 
     def _backoff(self, failures: int) -> float:
         return max(_FLOOR, self._rng.uniform(0, min(BACKOFF_CAP, _BACKOFF_BASE * 2.0 ** min(failures, 16))))
