@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-_SCALE = {"s": (1e6, "µs"), "ms": (1, "ms"), "B": (1, "B")}
+_SCALE = {"s": (1e6, "µs"), "ms": (1, "ms"), "B": (1, "B"), "%": (1, "%"), "/min": (1, "/min")}
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ def rate(per_second: int) -> Aim:
 
 @dataclass(frozen=True)
 class Figure:
-    """One measurement. ``unit`` is ``s``, ``ms`` or ``B``, for one operation or one node; less is better.
+    """One measurement. ``unit`` is ``s``, ``ms`` or ``B``, for one operation or one node, ``%`` of a core, or ``/min``.
 
-    ``floor`` is the same unit for the smallest thing that does the same work without microreg.
+    Less is better. ``floor`` is the same unit for the smallest thing that does the same work without microreg.
     """
 
     what: str

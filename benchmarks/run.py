@@ -16,7 +16,9 @@ from typing import cast
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-THEMES = ("catalog", "codec", "watch", "lookup", "importing", "mdns")
+THEMES = ("catalog", "codec", "watch", "lookup", "importing", "mdns", "etcd")
+ROUNDS = {"mdns": 4, "etcd": 100}
+"""Themes that take no values of worker processes, and how many rounds of theirs are one of the others'."""
 
 
 def say(*words: object) -> None:
@@ -26,9 +28,10 @@ def say(*words: object) -> None:
 def run(theme: str, rounds: int, values: int) -> bool:
     """One theme, in a process of its own; whether it came to its end."""
     path = RESULTS / f"{theme}.json"
-    options = ["--rounds", str(rounds), "--values", str(values)]
-    if theme == "mdns":
-        options = ["--rounds", str(4 * rounds)]
+    if theme in ROUNDS:
+        options = ["--rounds", str(ROUNDS[theme] * rounds)]
+    else:
+        options = ["--rounds", str(rounds), "--values", str(values)]
     say(f"\n{theme}")
     begun = time.monotonic()
     done = subprocess.run([sys.executable, HERE / f"{theme}.py", *options, "--json", path], check=False)

@@ -19,10 +19,10 @@ from microreg import codec
 from microreg.errors import ConfigError, InvalidService, RegistryTimeout
 from microreg.events import Event, Snapshot
 from microreg.model import Service
-from microreg.process import end
+from microreg.process import end, in_child
 from microreg.url import RegistryURL
 
-__all__ = ["Deadlines", "Serial", "decode_all", "end", "in_thread", "local_path", "poll"]
+__all__ = ["Deadlines", "Serial", "decode_all", "end", "in_child", "in_thread", "local_path", "poll"]
 
 log = logging.getLogger("microreg.toolkit")
 

@@ -14,15 +14,15 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from microreg import Node, Registry, Service, Watch, merge
+from microreg import Registry, Service, Watch, merge
 from microreg.codec import encode
 from microreg.errors import ConfigError, RegistryClosed
-from microreg.events import Change, Event, Reason, Snapshot
+from microreg.events import Event, Snapshot
 from microreg.net import source_address
 from microreg.rules import DEFAULT_TTL
 from microreg.url import Options, RegistryURL, TLSOptions, option
 from microreg_etcd.layouts import GoMicro, Layout
-from microreg_etcd.reading import Keys, Records
+from microreg_etcd.reading import Records, Standing
 
 if TYPE_CHECKING:
     from microreg_etcd.store import Store
@@ -74,26 +74,30 @@ class EtcdRegistry(Registry):
     async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
         """Put the record on a lease, or renew the lease of a record that is in place."""
         node = service.nodes[0]
-        key = self._layout.key(service.name, node.id)
         if node.status in self._layout.hidden:
-            await self._store.held.withdraw(key)
+            await self.deregister(service)
         else:
-            await self._store.held.write(key, encode(service), ttl)
+            await self._store.held.write(self._layout.key(service.name, node.id), encode(service), ttl)
 
     async def deregister(self, service: Service) -> None:
         """Revoke the lease, and delete the key if somebody else wrote it."""
-        await self._store.held.withdraw(self._layout.key(service.name, service.nodes[0].id))
+        key = self._layout.key(service.name, service.nodes[0].id)
+        if self._layout.names_in_keys or not await self._is_of_others(key, service):
+            await self._store.held.withdraw(key)
 
     async def get_service(self, name: str) -> tuple[Service, ...]:
         """What stands under the name's keys, all as of one revision."""
         return merge(record for record in await self._read(name) if record.name == name)
 
     async def list_services(self) -> tuple[str, ...]:
-        """The names in the keys, or in the values where the keys do not tell them."""
+        """The names in the keys, or in the values where the keys do not tell them.
+
+        Where keys tell, values are not read: a name all of whose records are malformed is listed too.
+        """
         if not self._layout.names_in_keys:
             return tuple({record.name for record in await self._read(None)})
         names = set[str]()
-        async for _, page in self._store.pages(self._layout.range(None), keys_only=True):
+        async for page in self._store.pages(self._layout.range(None), keys_only=True):
             names.update(told[0] for item in page if (told := self._layout.parse(item.key)))
         return tuple(names)
 
@@ -110,32 +114,40 @@ class EtcdRegistry(Registry):
         return None
 
     async def _read(self, name: str | None) -> list[Service]:
+        return await self._read_range(self._layout.range(name))
+
+    async def _read_range(self, span: tuple[bytes, bytes]) -> list[Service]:
         records: list[Service] = []
-        async for _, page in self._store.pages(self._layout.range(name)):
+        async for page in self._store.pages(span):
             for item in page:
                 records += self._records.read(item.key, item.value)
         return records
 
+    async def _is_of_others(self, key: bytes, service: Service) -> bool:
+        """Whether what stands at the key is of other nodes, whose names differ in a slash."""
+        found = await self._read_range((key, key + b"\0"))
+        return bool(found) and all(
+            (record.name, record.nodes[0].id) != (service.name, service.nodes[0].id) for record in found
+        )
+
     async def _changes(self, service: str | None) -> AsyncGenerator[Event, None]:
+        from microreg_etcd.position import Position  # which loads gRPC
+
         store, span = self._store, self._layout.range(service)
-        keys = Keys(self._layout)
+        standing = Standing(self._layout)
         records: list[Service] = []
-        revision = 0
-        async for at, page in store.pages(span):
-            revision = at
+        position = Position()
+        async for page in store.pages(span, position=position):
             for item in page:
                 found = self._records.read(item.key, item.value)
-                keys.put(item.key, found)
+                standing.load(item.key, found)
                 records += found
         yield Snapshot.of(records)
         del records
-        async with aclosing(store.events(span, revision)) as changes:
+        async with aclosing(store.events(span, position)) as changes:
             async for key, value in changes:
-                found = () if value is None else self._records.read(key, value)
-                for name, id in keys.gone(key) if value is None else keys.put(key, found):
-                    yield Change.gone(Service(name, nodes=[Node("", id=id)]), Reason.REMOVED)
-                for record in found:
-                    yield Change.put(record)
+                for change in standing.put(key, () if value is None else self._records.read(key, value)):
+                    yield change
 
     @property
     def _store(self) -> Store:
@@ -148,7 +160,9 @@ def _tls(url: RegistryURL, options: EtcdOptions) -> TLSOptions | None:
     """The TLS options of ``etcds://``, None for ``etcd://``. Raises ConfigError for what does not fit together."""
     if bool(url.user) != bool(url.password):
         raise ConfigError(f"{url}: user and password belong together, as in {url.scheme}://user:${{ETCD_PASSWORD}}@host")
-    if url.scheme.endswith("s"):
+    if (options.cert is None) != (options.key is None):
+        raise ConfigError(f"{url}: options cert and key belong together: give both files, or neither")
+    if url.scheme == "etcds":
         return options
     given = [name for name in ("ca", "cert", "key", "server_name") if getattr(options, name)]
     if given:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from microreg.errors import RegistryError, RegistryTimeout, RegistryUnavailable
+from microreg.errors import RegistryClosed, RegistryError, RegistryTimeout, RegistryUnavailable
 from microreg.url import RegistryURL, TLSOptions
 from microreg_etcd.endpoints import Endpoint, endpoints
 from microreg_etcd.failures import NotConnected, StaleToken, Unreachable, failure
@@ -34,10 +34,14 @@ class Client:
         self._patience = timeout / len(self._endpoints) if len(self._endpoints) > 1 else None
         self._token: str | None = None
         self._login = asyncio.Lock()
+        self._refusals = 0
+        self._refusal: rpc.AioRpcError | None = None
         self._renewals: Renewals | None = None
+        self._closed = False
 
     async def close(self) -> None:
         """End what is under way and close the connections."""
+        self._closed = True
         if self._renewals is not None:
             await self._renewals.close()
         await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints))
@@ -59,7 +63,7 @@ class Client:
                 self._token = None
             return True
         if isinstance(error, Unreachable | NotConnected):
-            endpoint.reconnect(connection)
+            endpoint.failed(connection)
         elif type(error) not in (RegistryUnavailable, RegistryTimeout):
             return False
         if endpoint is self.endpoint:
@@ -70,7 +74,13 @@ class Client:
         """The answer to one request."""
 
         async def ask(endpoint: Endpoint, metadata: rpc.Metadata) -> A:
-            return await method(endpoint)(request, metadata=metadata)
+            try:
+                return await method(endpoint)(request, metadata=metadata)
+            except asyncio.CancelledError as error:
+                # Whoever keeps it, as the cause of a timeout, would keep its frames, these the call, and the call its
+                # connection.
+                error.__traceback__ = None
+                raise
 
         return await self._attempt(ask)
 
@@ -78,40 +88,60 @@ class Client:
         """Renew a lease on the stream that all renewals share; TTL 0 means that there is no such lease."""
 
         async def ask(endpoint: Endpoint, metadata: rpc.Metadata) -> rpc.LeaseKeepAliveResponse:
-            renewals, before = self._renewals, None
-            if renewals is None or renewals.over or renewals.endpoint is not endpoint:
-                before, renewals = renewals, Renewals(endpoint, metadata)
-                self._renewals = renewals
-            if before is not None:
-                await before.close()
-            return await renewals.renew(lease)
+            return await (await self._stream(endpoint, metadata)).renew(lease)
 
         return await self._attempt(ask)
 
+    async def _stream(self, endpoint: Endpoint, metadata: rpc.Metadata) -> Renewals:
+        """The stream of renewals to this member; to the one that is asked now, where that has changed meanwhile."""
+        before = self._renewals
+        if before is not None and not before.over and before.endpoint in (endpoint, self.endpoint):
+            return before
+        after = self._renewals = Renewals(endpoint, metadata)
+        if before is not None:
+            await before.close()
+        return after
+
     async def metadata(self, endpoint: Endpoint) -> rpc.Metadata:
-        """What a call to this member carries: the token, where the config string names a user."""
+        """What a call to this member carries: the token, where the config string names a user.
+
+        Who waits for a login shares its outcome: checking a password costs the server a twentieth of a second.
+        """
         if not self._url.user:
             return ()
+        before = self._refusals
         async with self._login:
             if self._token is None:
+                if self._refusal is not None and self._refusals > before:
+                    raise self._refusal
                 request = rpc.AuthenticateRequest(name=self._url.user, password=self._url.password)
-                self._token = (await endpoint.auth.Authenticate(request)).token
+                try:
+                    self._token = (await endpoint.auth.Authenticate(request)).token
+                except rpc.AioRpcError as error:
+                    self._refusal = error
+                    self._refusals += 1
+                    raise
             return (("token", self._token),)
 
     async def _attempt(self, ask: Callable[[Endpoint, rpc.Metadata], Awaitable[A]]) -> A:
         metadata: rpc.Metadata
         error: RegistryError | None = None
         for _ in range(max(2, len(self._endpoints))):
+            if self._closed:
+                raise RegistryClosed(f"{self._url} was closed")
             endpoint, metadata = self.endpoint, ()
             connection = endpoint.connection
             try:
                 async with asyncio.timeout(self._patience):
+                    connection = await endpoint.ready()
                     metadata = await self.metadata(endpoint)
                     return await ask(endpoint, metadata)
             except TimeoutError:
                 error = RegistryTimeout(f"etcd at {endpoint.address} did not answer within {self._patience:.3g} s")
             except rpc.AioRpcError as caught:
                 error = failure(caught, endpoint.address)
+            except RegistryUnavailable as caught:  # of the stream of renewals
+                error = caught
             if not self.learn(error, endpoint, connection, metadata):
                 break
         assert error is not None

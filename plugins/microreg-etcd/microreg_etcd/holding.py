@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import secrets
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager, suppress
 
 from microreg.errors import RegistryUnavailable
 from microreg_etcd.client import Client
 from microreg_etcd.endpoints import Endpoint
-from microreg_etcd.failures import LeaseExists, LeaseLost
+from microreg_etcd.failures import LeaseLost
 from microreg_etcd.stubs import rpc
 
 __all__ = ["Holdings"]
@@ -22,16 +23,19 @@ __all__ = ["Holdings"]
 log = logging.getLogger("microreg.etcd")
 
 _ATTEMPTS = 5
+_FEW = 64
 _FORGET = 60.0
 
 
 class _Holding:
     """One node: its record as it was last written, and the leases of this generation."""
 
-    __slots__ = ("checked", "lease", "leases", "lock", "revision", "ttl", "until", "value", "warned")
+    __slots__ = ("checked", "lease", "leases", "lock", "revision", "ttl", "until", "users", "value", "warned")
 
-    def __init__(self, until: float) -> None:
+    def __init__(self) -> None:
         self.lock = asyncio.Lock()
+        self.users = 0
+        """How many calls have it, or wait for it."""
         self.value: bytes | None = None
         """What stands in the store; None where that is not known."""
         self.revision = 0
@@ -39,7 +43,8 @@ class _Holding:
         self.checked = 0
         """The store's revision when the key was last seen in place."""
         self.ttl = 0
-        self.until = until
+        """What the lease was asked for, in seconds; 0: the next write needs another lease."""
+        self.until = 0.0
         self.lease = 0
         self.leases: dict[int, float] = {}
         """When they expire at the latest; those before the one in use may be named by a write on its way."""
@@ -52,30 +57,32 @@ class Holdings:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._held: dict[bytes, _Holding] = {}
-        self._limit = 64
+        self._limit = _FEW
         self._time = asyncio.get_running_loop().time
+
+    def __len__(self) -> int:
+        """How many nodes are remembered: those that are held, and a few that have expired."""
+        return len(self._held)
 
     async def write(self, key: bytes, value: bytes, ttl: float) -> None:
         """Put the record, or renew its lease where it is in place. ``ttl`` is rounded up to whole seconds."""
         seconds = math.ceil(ttl)
-        held = self._holding(key)
-        async with held.lock:
+        async with self._holding(key) as held:
             held.until = self._time() + seconds
-            in_place = held.ttl == seconds and await self._renewed(key, held)
-            if not in_place or held.value != value:
+            fresh = held.ttl != seconds
+            if fresh or held.value != value:
+                await self._put(key, value, seconds, held)
+            if not fresh and not await self._renewed(key, held):
                 await self._put(key, value, seconds, held)
 
     async def withdraw(self, key: bytes) -> None:
         """Revoke every lease of this generation, and take away the record, whoever wrote it."""
-        held = self._holding(key)
-        async with held.lock:
-            held.value = None
-            calls = [self._delete(key, held), *(self._revoke(lease) for lease in held.leases)]
-            for result in await asyncio.gather(*calls, return_exceptions=True):
-                if isinstance(result, BaseException):
-                    raise result
-            held.leases.clear()
-            held.revision = held.checked = held.ttl = 0
+        async with self._holding(key) as held:
+            # A revocation that is applied late must not find a newer generation on that lease.
+            held.value, held.ttl = None, 0
+            ours = frozenset(held.leases)
+            await self._together(self._delete(key, ours), *(self._revoke(lease, held) for lease in ours))
+            held.revision = held.checked = 0
 
     async def _renewed(self, key: bytes, held: _Holding) -> bool:
         """Whether the lease was renewed and the record is in place."""
@@ -83,7 +90,7 @@ class Holdings:
         if answer.TTL <= 0:
             self._drop_lease(held)
             return False
-        held.leases[held.lease] = held.until
+        held.leases[held.lease] = self._time() + answer.TTL
         if answer.header.revision == held.checked:
             return True  # nothing at all has changed in this store
         found = await self._client.call(_range, rpc.RangeRequest(key=key, keys_only=True))
@@ -91,7 +98,7 @@ class Holdings:
         if revision == held.revision:
             held.checked = found.header.revision
             return True
-        if revision and found.kvs[0].lease not in held.leases and not held.warned:
+        if revision and not held.warned:
             held.warned = True
             log.warning(
                 "%s is registered by somebody else too; the last writer wins. Give each node an id of its own",
@@ -113,58 +120,72 @@ class Holdings:
             if answer.succeeded:
                 held.value, held.revision = value, answer.header.revision
                 held.checked = held.revision
+                # The conditions of every earlier write are false from now on: nothing names these any more.
+                await self._together(*(self._revoke(lease, held) for lease in held.leases if lease != held.lease))
                 return
             found = answer.responses[0].response_range.kvs
             held.revision = found[0].mod_revision if found else 0
         raise RegistryUnavailable(f"{key.decode(errors='replace')} was changed by others each time it was written")
 
     async def _grant(self, ttl: int, held: _Holding) -> None:
-        """Another lease. Its id is chosen here: a call that is made again on another member grants no second one."""
-        lease = secrets.randbelow(2**63 - 1) + 1
-        try:
-            request = rpc.LeaseGrantRequest(ID=lease, TTL=ttl)
-            await self._client.call(lambda endpoint: endpoint.lease.LeaseGrant, request)
-        except LeaseExists:
-            pass
+        """Another lease.
+
+        The server chooses the id: a call that is made again grants another one, and what no answer names, no write
+        names. Were the id chosen here, a grant that is late could revive a lease after its revocation.
+        """
+        request = rpc.LeaseGrantRequest(ID=0, TTL=ttl)
+        answer = await self._client.call(lambda endpoint: endpoint.lease.LeaseGrant, request)
         now = self._time()
-        held.leases = {known: until for known, until in held.leases.items() if until > now}
-        held.leases[lease] = now + ttl
-        held.lease, held.ttl = lease, ttl
+        held.leases = {known: until for known, until in held.leases.items() if until + _FORGET > now}
+        held.leases[answer.ID] = now + answer.TTL
+        held.lease, held.ttl = answer.ID, ttl
 
     def _drop_lease(self, held: _Holding) -> None:
         held.leases.pop(held.lease, None)
         held.revision = held.ttl = 0
 
-    async def _revoke(self, lease: int) -> None:
-        try:
+    async def _revoke(self, lease: int, held: _Holding) -> None:
+        with suppress(LeaseLost):
             await self._client.call(lambda endpoint: endpoint.lease.LeaseRevoke, rpc.LeaseRevokeRequest(ID=lease))
-        except LeaseLost:
-            pass
+        held.leases.pop(lease, None)
 
-    async def _delete(self, key: bytes, held: _Holding) -> None:
+    async def _delete(self, key: bytes, ours: frozenset[int]) -> None:
         """Take away what others wrote; what is on a lease of ours goes with it."""
         for _ in range(_ATTEMPTS):
             found = (await self._client.call(_range, rpc.RangeRequest(key=key, keys_only=True))).kvs
-            if not found or found[0].lease in held.leases:
+            if not found or found[0].lease in ours:
                 return
             if (await self._client.call(_txn, _delete_if(key, found[0].mod_revision))).succeeded:
                 return
         raise RegistryUnavailable(f"{key.decode(errors='replace')} was written again each time it was deleted")
 
-    def _holding(self, key: bytes) -> _Holding:
+    async def _together(self, *calls: Coroutine[object, object, None]) -> None:
+        for result in await asyncio.gather(*calls, return_exceptions=True):
+            if result is not None:
+                raise result
+
+    @asynccontextmanager
+    async def _holding(self, key: bytes) -> AsyncGenerator[_Holding]:
+        """What is held at this key, while nobody else has it; forgotten afterwards where nothing is."""
         held = self._held.get(key)
         if held is None:
             if len(self._held) >= self._limit:
                 self._prune()
-            held = self._held[key] = _Holding(self._time())
-        return held
+            held = self._held[key] = _Holding()
+        held.users += 1
+        try:
+            async with held.lock:
+                yield held
+        finally:
+            held.users -= 1
+            if not held.users and not held.leases:
+                del self._held[key]
 
     def _prune(self) -> None:
-        """Forget the nodes that ended long ago."""
+        """Forget the nodes that expired long ago."""
         now = self._time()
-        kept = {key: held for key, held in self._held.items() if held.until + _FORGET > now or held.lock.locked()}
-        self._held = kept
-        self._limit = max(64, 2 * len(kept))
+        self._held = {key: held for key, held in self._held.items() if held.users or held.until + _FORGET > now}
+        self._limit = max(_FEW, 2 * len(self._held))
 
 
 def _range(endpoint: Endpoint) -> rpc.UnaryCall[rpc.RangeRequest, rpc.RangeResponse]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 
 from microreg.codec import decode
 from microreg.errors import InvalidService
-from microreg.model import Service
+from microreg.events import Change
+from microreg.model import Node, Service
 from microreg_etcd.layouts import Layout
 
-__all__ = ["Keys", "Records"]
+__all__ = ["Records", "Standing"]
 
 log = logging.getLogger("microreg.etcd")
 
 _WARNED = 1000
+_SHOWN = 200
+
+Identity = tuple[str, str]
 
 
 class Records:
@@ -22,7 +25,7 @@ class Records:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._warned: set[bytes] = set()
+        self._warned: set[int] = set()
 
     def read(self, key: bytes, value: bytes) -> tuple[Service, ...]:
         """The records in this value, one for each node; none where it is not what the key promises."""
@@ -35,44 +38,82 @@ class Records:
         return (service,) if len(service.nodes) == 1 else tuple(service.records())
 
     def _check(self, key: bytes, service: Service) -> None:
-        told = self._layout.parse(key)
-        if told is None:
-            raise InvalidService("the key is not <prefix>/<service>/<node id>")
-        if self._layout.escape(service.name) != self._layout.escape(told[0]):
+        """Raise InvalidService unless a service of this name may stand at this key. The id is the value's affair."""
+        if not self._layout.holds(key, service.name):
+            if self._layout.parse(key) is None:
+                raise InvalidService("the key is not <prefix>/<service>/<node id>")
             raise InvalidService(f"it is a record of service {service.name!r} under the key of another")
         if not service.nodes:
             raise InvalidService("it names no node")
 
     def _warn(self, key: bytes, error: InvalidService) -> None:
-        if key not in self._warned and len(self._warned) < _WARNED:
-            self._warned.add(key)
-            text = key.decode(errors="replace")
+        if hash(key) not in self._warned and len(self._warned) < _WARNED:
+            self._warned.add(hash(key))
+            text = _shown(key)
             log.warning("skipped the record at %s: %s", text, error, extra={"key": text, "error": str(error)})
 
 
-class Keys:
-    """Which nodes stand at a key, for a watch: that a key is gone says nothing of them.
+class Standing:
+    """What stands where, for a watch: etcd tells of keys, a watch of nodes.
 
-    Remembers only what the key itself does not tell.
+    A key may hold several nodes, another node than it is named after, or none; and several keys may hold the same
+    node: the last of them in order counts then, as it does for who reads the whole range.
     """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._odd: dict[bytes, list[tuple[str, str]]] = {}
+        self._at: dict[bytes, tuple[Service, ...]] = {}
+        self._odd: dict[Identity, set[bytes]] = {}
+        """The keys that hold a node and are not its own."""
 
-    def put(self, key: bytes, records: Iterable[Service]) -> list[tuple[str, str]]:
-        """Note what stands at the key now; the nodes that stood there and do not any more."""
-        now = [(record.name, record.nodes[0].id) for record in records]
-        before = self.gone(key)
-        if now != self._told(key):
-            self._odd[key] = now
-        return [node for node in before if node not in now]
+    def load(self, key: bytes, records: tuple[Service, ...]) -> None:
+        """This stands at the key."""
+        if records:
+            self._at[key] = records
+        for record in records:
+            name, id = _identity(record)
+            if self._layout.key(name, id) != key:
+                self._odd.setdefault((name, id), set()).add(key)
 
-    def gone(self, key: bytes) -> list[tuple[str, str]]:
-        """Forget the key; the nodes that stood there, as far as the key and what was noted tell."""
-        odd = self._odd.pop(key, None)
-        return self._told(key) if odd is None else odd
+    def put(self, key: bytes, records: tuple[Service, ...]) -> list[Change]:
+        """This stands at the key from now on, nothing where it is gone: what has become of its nodes."""
+        before = self._at.pop(key, ())
+        if self._odd:
+            self._forget(key, before)
+        self.load(key, records)
+        nodes = dict.fromkeys(map(_identity, (*before, *records)))
+        if len(nodes) == len(records) == 1 and not self._odd:
+            return [Change.put(records[0])]  # as nearly always: a node at its own key
+        return [self._becomes(*node) for node in nodes]
 
-    def _told(self, key: bytes) -> list[tuple[str, str]]:
-        told = self._layout.parse(key)
-        return [told] if told else []
+    def _forget(self, key: bytes, records: tuple[Service, ...]) -> None:
+        for node in map(_identity, records):
+            keys = self._odd.get(node, set())
+            keys.discard(key)
+            if not keys:
+                self._odd.pop(node, None)
+
+    def _becomes(self, name: str, id: str) -> Change:
+        record = self._counts(name, id)
+        return Change.put(record) if record else Change.gone(Service(name, nodes=[Node("", id=id)]))
+
+    def _counts(self, name: str, id: str) -> Service | None:
+        """The record of a node that counts."""
+        own = self._layout.key(name, id)
+        odd = self._odd.get((name, id))
+        for key in sorted({own, *odd}, reverse=True) if odd else (own,):
+            for record in reversed(self._at.get(key, ())):
+                if _identity(record) == (name, id):
+                    return record
+        return None
+
+
+def _identity(record: Service) -> Identity:
+    """What a node is known by."""
+    return record.name, record.nodes[0].id
+
+
+def _shown(key: bytes) -> str:
+    """A key that anybody may have written, as a log has it: bounded and printable."""
+    text = key[:_SHOWN].decode(errors="replace") + ("…" if len(key) > _SHOWN else "")
+    return text if text.isprintable() else ascii(text)

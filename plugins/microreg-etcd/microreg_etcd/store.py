@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from microreg.errors import RegistryError, RegistryTimeout, RegistryUnavailable
 from microreg.url import RegistryURL, TLSOptions
 from microreg_etcd.client import Client
+from microreg_etcd.endpoints import Endpoint
 from microreg_etcd.failures import Compacted, denial, failure
 from microreg_etcd.holding import Holdings
+from microreg_etcd.position import Position
 from microreg_etcd.stubs import answers, rpc
 
 __all__ = ["Store"]
 
 _PAGE = 1000
 _STABLE = 5.0
-
-Token = Sequence[tuple[str, str]]
 
 Range = tuple[bytes, bytes]
 """The first key, and the first one after the last."""
@@ -37,78 +37,88 @@ class Store:
         await self._client.close()
 
     async def pages(
-        self, span: Range, *, keys_only: bool = False
-    ) -> AsyncGenerator[tuple[int, Sequence[rpc.KeyValue]], None]:
-        """The keys of a range in order, a thousand at a time, all as of one revision, which comes with each page."""
+        self, span: Range, *, position: Position | None = None, keys_only: bool = False
+    ) -> AsyncGenerator[Sequence[rpc.KeyValue], None]:
+        """The keys of a range in order, a thousand at a time, all as of one revision, which ``position`` notes."""
         start, end = span
         revision = 0
         while True:
             request = rpc.RangeRequest(key=start, range_end=end, limit=_PAGE, revision=revision, keys_only=keys_only)
             answer = await self._client.call(lambda endpoint: endpoint.kv.Range, request)
             revision = revision or answer.header.revision
-            yield revision, answer.kvs
+            if position is not None:
+                position.read(answer)
+            yield answer.kvs
             if not answer.more:
                 return
             start = answer.kvs[-1].key + b"\0"
 
-    async def events(self, span: Range, revision: int) -> AsyncGenerator[tuple[bytes, bytes | None], None]:
-        """Every key of a range that changes after ``revision``, in order, with its value; None: it was deleted.
+    async def events(self, span: Range, position: Position) -> AsyncGenerator[tuple[bytes, bytes | None], None]:
+        """Every key of a range that changes after ``position``, in order, with its value; None: it was deleted.
 
         A stream that breaks is resumed at once after the last event, on the next member; when that does not work
-        either, or the store has forgotten what came after, the error is raised.
+        either, or the store has forgotten what came after, or is another one now, the error is raised.
         """
         loop = asyncio.get_running_loop()
         attempts = 0
         while True:
-            opened = loop.time()
+            opened, before = loop.time(), position.revision
             endpoint = self._client.endpoint
             connection = endpoint.connection
-            metadata: Token = ()
+            metadata: rpc.Metadata = ()
             error: RegistryError = RegistryUnavailable(f"etcd at {endpoint.address} ended the watch")
             try:
-                metadata = await self._client.metadata(endpoint)
-                stream = endpoint.watch.Watch(metadata=metadata)
-                async with aclosing(_responses(stream, endpoint.address, span, revision, self._timeout)) as responses:
+                async with asyncio.timeout(self._timeout):
+                    connection = await endpoint.ready()
+                    metadata = await self._client.metadata(endpoint)
+                responses = self._responses(endpoint, metadata, span, position, resumed=attempts > 0)
+                async with aclosing(responses):
                     async for response in responses:
                         for event in response.events:
                             yield event.kv.key, event.kv.value if event.type == rpc.Event.PUT else None
-                        # An event's own revision: while old events are read, the header's is far ahead of them.
-                        last = response.events[-1].kv.mod_revision if response.events else response.header.revision
-                        revision = max(revision, last)
+                        position.heard(response)
+            except TimeoutError:
+                error = RegistryTimeout(f"etcd at {endpoint.address} opened no watch within {self._timeout:g} s")
             except rpc.AioRpcError as caught:
                 error = failure(caught, endpoint.address)
             except RegistryError as caught:
                 error = caught
-            attempts = 1 if loop.time() - opened > _STABLE else attempts + 1
+            went_on = position.revision > before or loop.time() - opened > _STABLE
+            attempts = 1 if went_on else attempts + 1
             if not self._client.learn(error, endpoint, connection, metadata) or attempts > self._client.members:
                 raise error
 
-
-async def _responses(
-    stream: rpc.StreamCall[rpc.WatchRequest, rpc.WatchResponse],
-    where: str,
-    span: Range,
-    revision: int,
-    timeout: float,
-) -> AsyncGenerator[rpc.WatchResponse, None]:
-    """What a stream says once it is open. Leaving it ends the watch on the server too."""
-    create = rpc.WatchCreateRequest(key=span[0], range_end=span[1], start_revision=revision + 1, progress_notify=True)
-    async with aclosing(answers(stream)) as responses:
-        try:
+    async def _responses(
+        self, endpoint: Endpoint, metadata: rpc.Metadata, span: Range, position: Position, *, resumed: bool
+    ) -> AsyncGenerator[rpc.WatchResponse, None]:
+        """What a stream says once it is open. Leaving it ends the watch on the server too."""
+        create = rpc.WatchCreateRequest(
+            key=span[0], range_end=span[1], start_revision=position.revision + 1, progress_notify=True
+        )
+        stream = endpoint.watch.Watch(metadata=metadata)
+        async with aclosing(answers(stream)) as responses:
             try:
-                async with asyncio.timeout(timeout):
-                    await stream.write(rpc.WatchRequest(create_request=create))
-                    first = await anext(responses)
-            except TimeoutError:
-                raise RegistryTimeout(f"etcd at {where} opened no watch within {timeout:g} s") from None
-            except StopAsyncIteration:
-                return
-            _check(first, where, revision)
-            async for response in responses:
-                _check(response, where, revision)
-                yield response
-        finally:
-            stream.cancel()
+                async with asyncio.timeout(self._timeout):
+                    with suppress(asyncio.InvalidStateError):  # it is over already; reading it tells why
+                        await stream.write(rpc.WatchRequest(create_request=create))
+                    first = await anext(responses, None)
+                    if first is None:
+                        return
+                    _check(first, endpoint.address, position.revision)
+                    if resumed or first.header.revision < position.revision:
+                        await _confirm(endpoint, metadata, position)
+                async for response in responses:
+                    _check(response, endpoint.address, position.revision)
+                    yield response
+            finally:
+                stream.cancel()
+
+
+async def _confirm(endpoint: Endpoint, metadata: rpc.Metadata, position: Position) -> None:
+    """Raise Compacted unless this member, which may lag behind, has the history in which ``position`` is."""
+    question = position.question()
+    if question is None or not position.confirmed(await endpoint.kv.Range(question, metadata=metadata)):
+        raise Compacted(f"etcd at {endpoint.address} is not known to be the store that was read: it may be restored")
 
 
 def _check(response: rpc.WatchResponse, where: str, revision: int) -> None:
@@ -120,5 +130,3 @@ def _check(response: rpc.WatchResponse, where: str, revision: int) -> None:
         )
     if response.canceled:
         raise denial(response.cancel_reason, where)
-    if response.header.revision < revision:
-        raise Compacted(f"etcd at {where} has lost revisions: it was restored or emptied")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator
 from typing import TypeVar
 
@@ -12,11 +13,15 @@ __all__ = ["answers", "rpc"]
 Q = TypeVar("Q")
 A = TypeVar("A")
 
+# What gRPC does by itself at a fork crashes the child now and then. It reads this when it is loaded.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 try:
     from aetcd import rpc
     from grpc.aio import EOF
-except (ImportError, TypeError, RuntimeError) as error:
-    # TypeError: protobuf refuses a second copy of etcd's messages. RuntimeError, VersionError: too old a library.
+except Exception as error:
+    # TypeError: protobuf refuses a second copy of etcd's messages. ImportError, RuntimeError, protobuf's VersionError
+    # (which is neither): too old a library.
     raise ConfigError(
         f"etcd:// cannot load its protocol stubs ({type(error).__name__}: {error}). Expected grpcio 1.66.2 or newer, "
         "protobuf 5.27.2 or newer, and no other etcd client in this process: two of them cannot live together "

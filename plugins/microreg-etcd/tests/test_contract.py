@@ -1,10 +1,12 @@
 """``etcd://`` keeps the contract of a registry, whatever happens to the server."""
 
-from etcd_store import EtcdFaults
+import pytest
 
+from etcd_store import EtcdFaults
 from microreg.testing import Harness, Proxy, contract, running
 from servers import etcd
 
+pytestmark = pytest.mark.timeout(300)  # the first test runs all checks
 server = etcd()
 proxy = Proxy(server.port)
 

@@ -66,6 +66,7 @@ class RangeRequest:
     def __init__(
         self, *, key: bytes, range_end: bytes = ..., limit: int = ..., revision: int = ..., keys_only: bool = ...
     ) -> None: ...
+    revision: int
 
 class RangeResponse:
     header: ResponseHeader
@@ -74,6 +75,8 @@ class RangeResponse:
 
 class PutRequest:
     def __init__(self, *, key: bytes, value: bytes, lease: int = ...) -> None: ...
+
+class PutResponse: ...
 
 class DeleteRangeRequest:
     def __init__(self, *, key: bytes, range_end: bytes = ...) -> None: ...
@@ -105,16 +108,37 @@ class TxnResponse:
     succeeded: bool
     responses: Sequence[ResponseOp]
 
+class CompactionRequest:
+    def __init__(self, *, revision: int, physical: bool = ...) -> None: ...
+
+class CompactionResponse: ...
+
 class LeaseGrantRequest:
     def __init__(self, *, ID: int, TTL: int) -> None: ...
 
 class LeaseGrantResponse:
+    ID: int
     TTL: int
 
 class LeaseRevokeRequest:
     def __init__(self, *, ID: int) -> None: ...
 
 class LeaseRevokeResponse: ...
+
+class LeaseStatus:
+    ID: int
+
+class LeaseLeasesRequest: ...
+
+class LeaseLeasesResponse:
+    leases: Sequence[LeaseStatus]
+
+class LeaseTimeToLiveRequest:
+    def __init__(self, *, ID: int) -> None: ...
+
+class LeaseTimeToLiveResponse:
+    TTL: int
+    grantedTTL: int
 
 class LeaseKeepAliveRequest:
     def __init__(self, *, ID: int) -> None: ...
@@ -146,21 +170,68 @@ class WatchResponse:
     cancel_reason: str
     events: Sequence[Event]
 
+class AlarmRequest:
+    GET: int
+    DEACTIVATE: int
+    def __init__(self, *, action: int, memberID: int = ..., alarm: int = ...) -> None: ...
+
+class AlarmMember:
+    memberID: int
+    alarm: int
+
+class AlarmResponse:
+    alarms: Sequence[AlarmMember]
+
+class DefragmentRequest: ...
+class DefragmentResponse: ...
+
 class AuthenticateRequest:
     def __init__(self, *, name: str, password: str) -> None: ...
 
 class AuthenticateResponse:
     token: str
 
+class Permission:
+    READ: int
+    WRITE: int
+    READWRITE: int
+    def __init__(self, *, permType: int, key: bytes, range_end: bytes) -> None: ...
+
+class AuthUserAddRequest:
+    def __init__(self, *, name: str, password: str) -> None: ...
+
+class AuthUserAddResponse: ...
+
+class AuthUserGrantRoleRequest:
+    def __init__(self, *, user: str, role: str) -> None: ...
+
+class AuthUserGrantRoleResponse: ...
+
+class AuthRoleAddRequest:
+    def __init__(self, *, name: str) -> None: ...
+
+class AuthRoleAddResponse: ...
+
+class AuthRoleGrantPermissionRequest:
+    def __init__(self, *, name: str, perm: Permission) -> None: ...
+
+class AuthRoleGrantPermissionResponse: ...
+class AuthEnableRequest: ...
+class AuthEnableResponse: ...
+
 class KVStub:
     def __init__(self, channel: Channel) -> None: ...
     Range: UnaryCall[RangeRequest, RangeResponse]
+    Put: UnaryCall[PutRequest, PutResponse]
+    Compact: UnaryCall[CompactionRequest, CompactionResponse]
     Txn: UnaryCall[TxnRequest, TxnResponse]
 
 class LeaseStub:
     def __init__(self, channel: Channel) -> None: ...
     LeaseGrant: UnaryCall[LeaseGrantRequest, LeaseGrantResponse]
     LeaseRevoke: UnaryCall[LeaseRevokeRequest, LeaseRevokeResponse]
+    LeaseLeases: UnaryCall[LeaseLeasesRequest, LeaseLeasesResponse]
+    LeaseTimeToLive: UnaryCall[LeaseTimeToLiveRequest, LeaseTimeToLiveResponse]
     LeaseKeepAlive: Stream[LeaseKeepAliveRequest, LeaseKeepAliveResponse]
 
 class WatchStub:
@@ -170,3 +241,13 @@ class WatchStub:
 class AuthStub:
     def __init__(self, channel: Channel) -> None: ...
     Authenticate: UnaryCall[AuthenticateRequest, AuthenticateResponse]
+    AuthEnable: UnaryCall[AuthEnableRequest, AuthEnableResponse]
+    UserAdd: UnaryCall[AuthUserAddRequest, AuthUserAddResponse]
+    UserGrantRole: UnaryCall[AuthUserGrantRoleRequest, AuthUserGrantRoleResponse]
+    RoleAdd: UnaryCall[AuthRoleAddRequest, AuthRoleAddResponse]
+    RoleGrantPermission: UnaryCall[AuthRoleGrantPermissionRequest, AuthRoleGrantPermissionResponse]
+
+class MaintenanceStub:
+    def __init__(self, channel: Channel) -> None: ...
+    Alarm: UnaryCall[AlarmRequest, AlarmResponse]
+    Defragment: UnaryCall[DefragmentRequest, DefragmentResponse]

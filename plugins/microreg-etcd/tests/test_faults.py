@@ -1,0 +1,314 @@
+"""What users see while a server fails, and after it: errors in time, no spinning; then everything as it should be."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+import microreg
+from etcd_admin import Admin, metric, store_of
+from etcd_store import EtcdFaults
+from microreg import Registry, Service
+from microreg.announce.announcement import Announcement, State
+from microreg.catalog import Catalog
+from microreg.errors import RegistryUnavailable, ServiceNotFound
+from microreg.testing import Proxy, ServerProcess, running
+from microreg.toolkit import in_thread
+from microreg.watch import Watch
+from microreg_etcd.stubs import rpc
+from servers import etcd, etcd_cluster, leader
+from support import run, wait_until
+
+server = etcd()
+proxy = Proxy(server.port)
+faults = EtcdFaults(server, proxy)
+
+NAMES = ("orders", "users", "search")
+TIMEOUT = 2.0
+BOUND = 25.0
+"""Seconds within which everything is well again."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _server() -> Iterator[None]:
+    with running(server, proxy):
+        yield
+
+
+async def _warm_up() -> None:
+    """What gRPC opens once, and keeps."""
+    async with microreg.connect(f"etcd://127.0.0.1:{proxy.port}/warm") as registry:
+        await registry.list_services()
+
+
+@dataclass
+class Fleet:
+    """Nodes that are announced, and watches of them, over one registry; what is true is asked past it."""
+
+    registry: Registry
+    prefix: str
+    port: int
+    announcements: list[Announcement]
+    watches: list[Watch]
+    catalogs: list[Catalog] = field(default_factory=list)
+    turn: int = 0
+
+    async def fold(self, watch: Watch) -> None:
+        catalog = Catalog()
+        self.catalogs.append(catalog)
+        async for event in watch:
+            catalog.apply(event)
+
+    async def settle(self, *, bound: float = BOUND, port: int | None = None) -> None:
+        """Every announcement is live, and every watch, a new client and the store itself say the same."""
+        await wait_until(self.live, timeout=bound, what=self.describe)
+        self.turn += 1  # a change that every watch has to hear of
+        await self.announcements[0].update(metadata={"turn": str(self.turn)})
+        await wait_until(self.live, timeout=bound, what=self.describe)
+        wanted = {name: {a.node.id for a in self.announcements if a.service.name == name} for name in NAMES}
+        async with microreg.connect(f"etcd://127.0.0.1:{port or self.port}/{self.prefix}") as fresh:
+
+            async def same() -> bool:
+                truth = {name: await found(fresh, name) for name in NAMES}
+                ids = {name: {node.id for each in services for node in each.nodes} for name, services in truth.items()}
+                return ids == wanted and all(
+                    catalog.services(name) == truth[name] for catalog in self.catalogs for name in catalog.names()
+                ) and all(watch.state == "live" for watch in self.watches)
+
+            _: bool = await wait_until(same, timeout=bound, step=0.1, what=self.describe)
+        async with Admin(port or self.port) as admin:
+            stored = await admin.under(f"/{self.prefix}/")
+        assert len(stored) == len(self.announcements)
+        assert len({item.lease for item in stored} - {0}) == len(self.announcements)
+        assert self.live()
+
+    def live(self) -> bool:
+        return all(each.state is State.LIVE for each in self.announcements)
+
+    def describe(self) -> str:
+        return f"{self.announcements} {[(each.state, each.error) for each in self.watches]}"
+
+
+async def found(registry: Registry, name: str) -> tuple[Service, ...]:
+    try:
+        return await registry.get_service(name)
+    except ServiceNotFound:
+        return ()
+
+
+@asynccontextmanager
+async def fleet(
+    prefix: str, *, nodes: int = 15, ports: Sequence[int] = (), direct: int = 0, ttl: float = 3.0
+) -> AsyncGenerator[Fleet]:
+    """A fleet that has settled; at the end it is taken down, and nothing stays of it in this process."""
+    await wait_until(lambda: proxy.connections == 0)
+    tasks_before = len(asyncio.all_tasks())
+    seed = random.randrange(10**6)
+    sys.stderr.write(f"seed {seed}\n")
+    hosts = ",".join(f"127.0.0.1:{port}" for port in ports or [proxy.port])
+    async with AsyncExitStack() as stack:
+        registry = await stack.enter_async_context(microreg.connect(f"etcd://{hosts}/{prefix}?timeout={TIMEOUT}s"))
+        readers = await stack.enter_async_context(asyncio.TaskGroup())
+        watches = [registry.watch(name) for name in (*NAMES, None) * 2]
+        announcements = [
+            microreg.announce(
+                registry,
+                NAMES[number % len(NAMES)],
+                address=f"10.0.0.1:{1000 + number}",
+                id=f"n{number}",
+                ttl=ttl,
+                drain_delay=0,
+                rng=random.Random(seed + number),
+            )
+            for number in range(nodes)
+        ]
+        one = Fleet(registry, prefix, direct or server.port, announcements, watches)
+        tasks = [readers.create_task(one.fold(await stack.enter_async_context(watch))) for watch in watches]
+        await asyncio.gather(*(stack.enter_async_context(each) for each in announcements))
+        await one.settle()
+        yield one
+        for task in tasks:
+            task.cancel()
+    # While the announcements and watches are still there, with their errors.
+    await wait_until(
+        lambda: (len(asyncio.all_tasks()), proxy.connections) == (tasks_before, 0),
+        what=lambda: f"{len(asyncio.all_tasks()) - tasks_before} tasks, {proxy.connections} connections",
+    )
+
+
+def files() -> int:
+    """How many this process has open."""
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+
+def run_cleanly(main: Coroutine[object, object, None], timeout: float) -> None:
+    """Nothing that ``main`` opened is open when its loop has ended."""
+    run(_warm_up())
+    before = files()
+    run(main, timeout)
+    deadline = time.monotonic() + 5
+    while files() > before and time.monotonic() < deadline:  # gRPC closes in threads of its own
+        time.sleep(0.05)
+    assert files() <= before
+
+
+def renewals(server: ServerProcess) -> float:
+    """How many the server was asked for."""
+    return metric(server, "grpc_server_msg_received_total", grpc_method="LeaseKeepAlive")
+
+
+async def calm(registry: Registry, seconds: float = 3.0) -> None:
+    """While the store is away: calls fail in time with the error that says so, and next to nothing is computed."""
+    loop = asyncio.get_running_loop()
+    begun, used = loop.time(), time.process_time()
+    while loop.time() - begun < seconds:
+        asked = loop.time()
+        with pytest.raises(RegistryUnavailable):
+            await registry.get_service("orders")
+        assert loop.time() - asked < TIMEOUT + 1.5
+        await asyncio.sleep(0.5)
+    spent = (time.process_time() - used) / (loop.time() - begun)
+    assert spent < 0.05, f"{spent:.1%} of a core"
+
+
+# -- one server --------------------------------------------------------------------------------------------------------
+
+
+async def killed(fleet: Fleet) -> None:
+    async with faults.down():
+        await calm(fleet.registry)
+
+
+async def wiped(fleet: Fleet) -> None:
+    await faults.kill()
+    await faults.restart(wipe=True)
+
+
+async def frozen(fleet: Fleet) -> None:
+    async with faults.frozen():
+        await calm(fleet.registry, 10)
+
+
+async def swallowed(fleet: Fleet) -> None:
+    async with faults.black_hole():
+        await calm(fleet.registry, 4)
+
+
+async def cut_again_and_again(fleet: Fleet) -> None:
+    for _ in range(20):
+        proxy.cut()
+        await asyncio.sleep(0.1)
+
+
+async def slow(fleet: Fleet) -> None:
+    async with faults.slow(0.2):
+        for _ in range(4):
+            assert await fleet.registry.get_service("orders")
+        await fleet.settle()
+
+
+async def emptied(fleet: Fleet) -> None:
+    async with Admin(server.port) as admin:
+        await admin.delete(f"/{fleet.prefix}/".encode(), f"/{fleet.prefix}0".encode())
+
+
+async def revoked(fleet: Fleet) -> None:
+    async with Admin(server.port) as admin:
+        for item in await admin.under(f"/{fleet.prefix}/"):
+            await admin.revoke(item.lease)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [killed, wiped, frozen, swallowed, cut_again_and_again, slow, emptied, revoked],
+    ids=lambda each: each.__name__,
+)
+def test_everything_is_well_again_after(fault: Callable[[Fleet], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with fleet(fault.__name__.replace("_", "-")) as one:
+            await fault(one)
+            await one.settle()
+            await wait_until(lambda: proxy.connections == 1, what=lambda: f"{proxy.connections} connections")
+
+    run_cleanly(main(), timeout=55)
+
+
+def test_two_hundred_nodes_are_back_after_two_restarts() -> None:
+    async def main() -> None:
+        async with fleet("crowd", nodes=200, ttl=5) as one:
+            for wipe in (False, True):
+                await faults.kill()
+                await faults.restart(wipe=wipe)
+            await one.settle(bound=40)
+
+    run_cleanly(main(), timeout=58)
+
+
+def test_a_full_disk_lets_nodes_live_on_and_new_ones_in_when_it_is_over() -> None:
+    small = etcd("etcd-small", quota=8 * 2**20)
+
+    async def main() -> None:
+        async with fleet("full", ports=[small.port], direct=small.port) as one, Admin(small.port) as admin:
+            junk = await admin.grant(600)
+            with pytest.raises(rpc.AioRpcError, match="database space exceeded"):
+                for number in range(40):
+                    await admin.write([(b"/junk/%d" % number, bytes(2**20))], lease=junk)
+            async with microreg.announce(one.registry, "late", address="10.0.0.9:80", id="new", drain_delay=0) as late:
+                assert late.state is State.REGISTERING
+                assert isinstance(late.error, RegistryUnavailable)
+                assert "alarm disarm" in str(late.error)
+                before = renewals(small)
+                await wait_until(lambda: renewals(small) > before + 30, timeout=15, step=0.1)
+                assert one.live()
+                assert all([await one.registry.get_service(name) for name in NAMES])
+                await admin.revoke(junk)
+                await admin.compact()
+                await admin.defragment()
+                assert await admin.disarm() == 1
+                await late.wait_live(BOUND)
+            await one.settle()
+
+    with small:
+        run_cleanly(main(), timeout=55)
+
+
+# -- three servers -----------------------------------------------------------------------------------------------------
+
+
+def test_a_cluster_may_lose_its_leader_and_the_member_that_is_asked() -> None:
+    def asked(one: Fleet, members: Sequence[ServerProcess]) -> ServerProcess:
+        address = store_of(one.registry)._client.endpoint.address
+        return next(member for member in members if address.endswith(f":{member.port}"))
+
+    async def main(members: Sequence[ServerProcess]) -> None:
+        ports = [member.port for member in members]
+        async with fleet("cluster", ports=ports, direct=ports[0], ttl=5) as one:
+            first = await in_thread(leader, members)
+            assert first is not None
+            await in_thread(first.kill)
+            others = [member for member in members if member is not first]
+            await one.settle(port=others[0].port)
+            await in_thread(first.restart)
+
+            still = asked(one, members)
+            awake = next(member for member in members if member is not still)
+            await in_thread(still.freeze)
+            try:
+                await wait_until(lambda: asked(one, members) is not still, timeout=BOUND)
+                await one.settle(port=awake.port)
+            finally:
+                await in_thread(still.thaw)
+            await one.settle(port=still.port)
+
+    with etcd_cluster(3) as members:
+        run_cleanly(main(members), timeout=58)
