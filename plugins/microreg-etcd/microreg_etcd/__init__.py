@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -117,11 +117,15 @@ class EtcdRegistry(Registry):
         return await self._read_range(self._layout.range(name))
 
     async def _read_range(self, span: tuple[bytes, bytes]) -> list[Service]:
-        records: list[Service] = []
-        async for page in self._store.pages(span):
-            for item in page:
-                records += self._records.read(item.key, item.value)
-        return records
+        from microreg_etcd.failures import Compacted  # which loads gRPC
+
+        while True:
+            records: list[Service] = []
+            with suppress(Compacted):  # between two pages: begin again, until the call's timeout
+                async for page in self._store.pages(span):
+                    for item in page:
+                        records += self._records.read(item.key, item.value)
+                return records
 
     async def _is_of_others(self, key: bytes, service: Service) -> bool:
         """Whether what stands at the key is of other nodes, whose names differ in a slash."""

@@ -63,7 +63,7 @@ class Renewals:
                 if waiting is not None and not waiting.done():
                     waiting.set_result(answer)
         except rpc.AioRpcError as caught:
-            error = caught
+            error = caught.with_traceback(None)  # its frames hold the stream
         finally:
             stream.cancel()
             self._fail(error)
