@@ -1,129 +1,102 @@
 # pyright: standard
-"""How long it takes over mDNS, between processes on loopback, until another one knows; python-zeroconf beside it.
+"""``mdns://`` between processes on loopback, beside python-zeroconf, which does the same in the same run.
 
-``python benchmarks/mdns.py [--rounds 100] [--json FILE]`` prints a table and JSON, in milliseconds: from the call of
-``register``, of ``register`` with a change, and of ``deregister`` until a process that watches has the event;
-and what the first ``get_service`` of a fresh process takes, from the call and from the start of the process.
+``python benchmarks/mdns.py [--rounds 100] [--json FILE]``: how long it takes from the call of ``register``, of
+``register`` with a change, and of ``deregister`` until a process that watches has the event; what the first
+``get_service`` of a fresh process takes, from the call and from the start of the process; what 50 nodes at rest send,
+counted for two ttls, where one process watches; and what memory a process needs to watch a thousand.
+
+A zeroconf browser alone sends next to nothing at rest: it tells names only, takes the ttl of a PTR record to be 1,125 s
+at least, and so notices a killed program after that time. To do the same it has to ask for each node once a ttl.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import os
+import shutil
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable
-from contextlib import asynccontextmanager
+from argparse import ArgumentParser
+from collections.abc import AsyncGenerator, Awaitable, Generator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from subprocess import PIPE
+from typing import NamedTuple
 
-URL = "mdns://127.0.0.1"
+from figures import Aim, Figure, table, write
+from mdns_roles import HOST, TTL, URL, info, zeroconf
+
+ROLES = Path(__file__).with_name("mdns_roles.py")
 NAME = f"bench-{os.getpid()}"
-ROUNDS, FRESH = 100, 20
+RAW = f"b{os.getpid()}"
+"""zeroconf takes no more than 15 bytes for the name of a service."""
+FRESH = 20
+RESTING, MANY = 50, 1000
+FEWER = Aim(1.0, "≤ 1 times", ratio=True)
+LESS = Aim(1.0, "≤ 1 times", ratio=True)
 Samples = dict[str, list[float]]
+"""Milliseconds of each thing that was measured."""
 
 
-def say(*words: object) -> None:
-    sys.stdout.write(" ".join(map(str, words)) + "\n")
-    sys.stdout.flush()
+class Report(NamedTuple):
+    """What a process says of itself."""
+
+    known: int
+    packets: int
+    memory: int
 
 
-# What runs in processes of their own. Clocks agree: CLOCK_MONOTONIC is one for the whole machine.
+class Role:
+    """A process in a role."""
 
+    def __init__(self, running: asyncio.subprocess.Process) -> None:
+        assert running.stdin is not None and running.stdout is not None
+        self._stdin, self._stdout = running.stdin, running.stdout
 
-async def listen_microreg(name: str) -> None:
-    """Say each event and when it came."""
-    from microreg import Change, connect
+    async def line(self) -> list[str]:
+        """The words of the next line."""
+        async with asyncio.timeout(30):
+            return (await self._stdout.readline()).decode().split()
 
-    async with connect(URL) as registry, registry.watch(name) as events:
-        async for event in events:
-            if isinstance(event, Change):
-                say(event.action, event.node.id, time.monotonic())
-            else:
-                say("ready", "-", 0)
+    async def until(self, action: str, node: str) -> float:
+        """When the process had this event."""
+        while (words := await self.line())[:2] != [action, node]:
+            pass
+        return float(words[2])
 
+    async def report(self) -> Report:
+        """What it knows, has sent and uses now."""
+        self._stdin.write(b"\n")
+        return Report(*map(int, await self.line()))
 
-async def listen_zeroconf(name: str) -> None:
-    """The same with a ServiceBrowser, which tells names only: their records are not loaded here."""
-    from zeroconf import IPVersion, ServiceStateChange
-    from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
-
-    words = {
-        ServiceStateChange.Added: "create",
-        ServiceStateChange.Updated: "update",
-        ServiceStateChange.Removed: "delete",
-    }
-    aio = AsyncZeroconf(interfaces=["127.0.0.1"], ip_version=IPVersion.V4Only)
-
-    def heard(zeroconf: object, service_type: str, name: str, state_change: ServiceStateChange) -> None:
-        say(words[state_change], name.partition(".")[0], time.monotonic())
-
-    browser = AsyncServiceBrowser(aio.zeroconf, [f"_{name}._tcp.local."], handlers=[heard])
-    say("ready", "-", 0)
-    try:
-        await asyncio.Event().wait()
-    finally:
-        await browser.async_cancel()
-        await aio.async_close()
-
-
-async def get_microreg(name: str) -> None:
-    from microreg import connect
-
-    async with connect(URL) as registry:
-        begun = time.monotonic()
-        found = await registry.get_service(name)
-        say(begun, time.monotonic(), len(found[0].nodes))
-
-
-async def get_zeroconf(name: str) -> None:
-    from zeroconf import IPVersion, ServiceStateChange
-    from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
-
-    aio = AsyncZeroconf(interfaces=["127.0.0.1"], ip_version=IPVersion.V4Only)
-    begun = time.monotonic()
-    found: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-    def heard(zeroconf: object, service_type: str, name: str, state_change: ServiceStateChange) -> None:
-        if not found.done():
-            found.set_result(name)
-
-    browser = AsyncServiceBrowser(aio.zeroconf, [f"_{name}._tcp.local."], handlers=[heard])
-    info = AsyncServiceInfo(f"_{name}._tcp.local.", await asyncio.wait_for(found, 10))
-    await info.async_request(aio.zeroconf, 3000)
-    say(begun, time.monotonic(), 1)
-    await browser.async_cancel()
-    await aio.async_close()
-
-
-# What measures
+    async def knows(self, nodes: int) -> Report:
+        """Wait until it knows so many nodes."""
+        async with asyncio.timeout(60):
+            while True:
+                report = await self.report()
+                if report.known >= nodes:
+                    return report
+                await asyncio.sleep(0.2)
 
 
 @asynccontextmanager
-async def listener(kind: str, name: str) -> AsyncGenerator[asyncio.StreamReader]:
-    """A process that watches; its lines."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, __file__, "--role", f"listen_{kind}", "--name", name, stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
+async def role(what: str, name: str, nodes: int = 0, *, where: Sequence[str] = ()) -> AsyncGenerator[Role]:
+    """A process in this role, which is ready; killed at the end. ``where`` are words to begin its command with."""
+    command = *where, sys.executable, str(ROLES), what, name, str(nodes)
+    running = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
     try:
-        await asyncio.wait_for(process.stdout.readline(), 20)
-        yield process.stdout
+        process = Role(running)
+        if (words := await process.line()) != ["ready"]:
+            raise RuntimeError(f"{what} said {words}")
+        yield process
     finally:
-        process.kill()
-        await process.wait()
+        running.kill()
+        await running.communicate()
 
 
-async def until(lines: asyncio.StreamReader, action: str, node: str) -> float:
-    """When the listener had this event."""
-    async with asyncio.timeout(20):
-        while True:
-            word, name, moment = (await lines.readline()).decode().split()
-            if (word, name) == (action, node):
-                return float(moment)
+# -- how long ----------------------------------------------------------------------------------------------
 
 
 async def timed(samples: list[float], call: Awaitable[object], seen: Awaitable[float]) -> None:
@@ -132,105 +105,136 @@ async def timed(samples: list[float], call: Awaitable[object], seen: Awaitable[f
     samples.append((await seen - begun) * 1000)
 
 
-async def measure_microreg(rounds: int, fresh: int) -> Samples:
-    from microreg import Node, Service, connect
-
-    samples: Samples = {"register": [], "update": [], "goodbye": [], "first get": [], "fresh process": []}
-
-    def service(node: str, port: int) -> Service:
-        return Service(NAME, nodes=[Node(f"127.0.0.1:{port}", id=node)])
-
-    async with connect(URL) as registry:
-        async with listener("microreg", NAME) as lines:
-            for number in range(rounds):
-                node = f"n{number}"
-                first, second = service(node, 8080), service(node, 8081)
-                await timed(samples["register"], registry.register(first), until(lines, "create", node))
-                await timed(samples["update"], registry.register(second), until(lines, "update", node))
-                await timed(samples["goodbye"], registry.deregister(second), until(lines, "delete", node))
-        await registry.register(service("stays", 8080), ttl=600)
-        await fresh_processes("microreg", NAME, samples, fresh)
-    return samples
-
-
-async def measure_zeroconf(rounds: int, fresh: int) -> Samples:
-    from zeroconf import IPVersion, ServiceInfo
-    from zeroconf.asyncio import AsyncZeroconf
-
-    samples: Samples = {"register": [], "update": [], "goodbye": [], "first get": [], "fresh process": []}
-    name = f"b{os.getpid()}"
-    kind = f"_{name}._tcp.local."
-
-    def info(node: str, text: str) -> ServiceInfo:
-        properties, server = {"v": text}, f"{node}.local."
-        addresses = ["127.0.0.1"]
-        return ServiceInfo(
-            kind, f"{node}.{kind}", 8080, properties=properties, parsed_addresses=addresses, server=server
-        )
-
-    aio = AsyncZeroconf(interfaces=["127.0.0.1"], ip_version=IPVersion.V4Only)
-    try:
-        async with listener("zeroconf", name) as lines:
-            for number in range(min(rounds, 20)):  # its calls take half a second each
-                node = f"n{number}"
-                first, second = info(node, "1"), info(node, "2")
-                await timed(
-                    samples["register"],
-                    aio.async_register_service(first, cooperating_responders=True),
-                    until(lines, "create", node),
-                )
-                await timed(samples["update"], aio.async_update_service(second), until(lines, "update", node))
-                leaving = aio.async_unregister_service(second)
-                await timed(samples["goodbye"], leaving, until(lines, "delete", node))
-        await (await aio.async_register_service(info("stays", "1"), cooperating_responders=True))
-        await fresh_processes("zeroconf", name, samples, min(fresh, 5))
-    finally:
-        await aio.async_close()
-    return samples
-
-
-async def fresh_processes(kind: str, name: str, samples: Samples, times: int) -> None:
+async def fresh_processes(what: str, name: str, samples: Samples, times: int) -> None:
     for _ in range(times):
         begun = time.monotonic()
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, __file__, "--role", f"get_{kind}", "--name", name, stdout=subprocess.PIPE
-        )
-        output, _ = await asyncio.wait_for(process.communicate(), 30)
-        called, found, _ = map(float, output.split())
+        running = await asyncio.create_subprocess_exec(sys.executable, ROLES, what, name, stdout=PIPE)
+        output, _ = await asyncio.wait_for(running.communicate(), 30)
+        called, found = map(float, output.split())
         samples["first get"].append((found - called) * 1000)
-        samples["fresh process"].append((found - begun) * 1000)
+        samples["start and first get"].append((found - begun) * 1000)
 
 
-def summary(samples: list[float]) -> dict[str, float]:
-    quantiles = statistics.quantiles(samples, n=20)
-    return {"p50": round(statistics.median(samples), 2), "p95": round(quantiles[18], 2), "n": len(samples)}
+def empty() -> Samples:
+    kinds = "register → seen", "update → seen", "goodbye → seen", "first get", "start and first get"
+    return {kind: [] for kind in kinds}
+
+
+async def times_of_ours(rounds: int) -> Samples:
+    from microreg import Node, Service, connect
+
+    samples = empty()
+
+    def service(node: str, port: int) -> Service:
+        return Service(NAME, nodes=[Node(f"{HOST}:{port}", id=node)])
+
+    async with connect(URL) as registry:
+        async with role("listen_ours", NAME) as listener:
+            for node in (f"n{number}" for number in range(rounds)):
+                first, second = service(node, 8080), service(node, 8081)
+                await timed(samples["register → seen"], registry.register(first), listener.until("create", node))
+                await timed(samples["update → seen"], registry.register(second), listener.until("update", node))
+                await timed(samples["goodbye → seen"], registry.deregister(second), listener.until("delete", node))
+        await registry.register(service("stays", 8080), ttl=600)
+        await fresh_processes("get_ours", NAME, samples, FRESH)
+    return samples
+
+
+async def times_of_raw(rounds: int) -> Samples:
+    samples = empty()
+    async with zeroconf() as aio:
+        async with role("listen_raw", RAW) as listener:
+            for node in (f"n{number}" for number in range(min(rounds, 20))):  # its calls take half a second each
+                first, second = info(RAW, node, 8080), info(RAW, node, 8081)
+                telling = aio.async_register_service(first, cooperating_responders=True)
+                await timed(samples["register → seen"], telling, listener.until("create", node))
+                telling = aio.async_update_service(second)
+                await timed(samples["update → seen"], telling, listener.until("update", node))
+                telling = aio.async_unregister_service(second)
+                await timed(samples["goodbye → seen"], telling, listener.until("delete", node))
+        await (await aio.async_register_service(info(RAW, "stays", 8080), cooperating_responders=True))
+        await fresh_processes("get_raw", RAW, samples, min(FRESH, 5))
+    return samples
+
+
+def timing(ours: Samples, raw: Samples) -> list[Figure]:
+    return [
+        Figure(f"{what}, {name}", "ms", quantile(ours[what], part), quantile(raw[what], part), "zeroconf")
+        for what in ours
+        for name, part in (("p50", 9), ("p95", 18))
+    ]
+
+
+def quantile(samples: list[float], part: int) -> float:
+    """Of twenty parts."""
+    return statistics.quantiles(samples, n=20, method="inclusive")[part]
+
+
+# -- how much ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def quiet() -> Generator[Sequence[str]]:
+    """The command that goes where nobody else speaks mDNS. It takes root; else this machine's loopback has to do."""
+    sys.path.insert(0, str(ROLES.parent.parent / "tests"))
+    from networks import network, unavailable
+
+    if unavailable() or shutil.which("nsenter") is None:
+        yield ()
+        return
+    with network() as net:
+        yield "nsenter", f"--net=/proc/{os.getpid()}/fd/{net.host().namespace}"
+
+
+async def packets(kind: str, name: str, where: Sequence[str]) -> float:
+    """Packets that a node at rest costs in a minute: those of who holds it and of one who watches."""
+    async with AsyncExitStack() as stack:
+        watching = await stack.enter_async_context(role(f"follow_{kind}", name, where=where))
+        holding = await stack.enter_async_context(role(f"hold_{kind}", name, RESTING, where=where))
+        await watching.knows(RESTING)
+        await asyncio.sleep(TTL)  # announcements are repeated for seconds
+        before = [await each.report() for each in (watching, holding)]
+        await asyncio.sleep(2 * TTL)
+        after = [await each.report() for each in (watching, holding)]
+    count = sum(each.packets for each in after) - sum(each.packets for each in before)
+    return count / RESTING * 60 / (2 * TTL)
+
+
+async def memory(kind: str, name: str, where: Sequence[str]) -> float:
+    """Bytes that a thousand nodes need in a process that watches."""
+    async with AsyncExitStack() as stack:
+        watching = await stack.enter_async_context(role(f"watch_{kind}", name, where=where))
+        before = await watching.report()
+        await stack.enter_async_context(role(f"hold_{kind}", name, MANY, where=where))
+        after = await watching.knows(MANY)
+    return after.memory - before.memory
+
+
+async def amounts() -> list[Figure]:
+    """Both at the same time where it takes long: they have no record in common."""
+    with quiet() as where:
+        ours, raw = await asyncio.gather(packets("ours", NAME, where), packets("raw", RAW, where))
+        needed, cache = await memory("ours", NAME, where), await memory("raw", RAW, where)
+    return [
+        Figure("packets of a node, at rest and watched", "/min", ours, raw, "zeroconf, asking once a ttl", FEWER),
+        Figure("memory of who watches 1,000 nodes", "B", needed, cache, "zeroconf: its cache, and the names", LESS),
+    ]
+
+
+async def measure(rounds: int) -> list[Figure]:
+    return [*timing(await times_of_ours(rounds), await times_of_raw(rounds)), *await amounts()]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--role", choices=sorted(ROLES), help=argparse.SUPPRESS)
-    parser.add_argument("--name", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.role:
-        asyncio.run(ROLES[arguments.role](arguments.name))
-        return
-    results = {
-        kind: {what: summary(samples) for what, samples in asyncio.run(measure(arguments.rounds, FRESH)).items()}
-        for kind, measure in (("microreg", measure_microreg), ("zeroconf", measure_zeroconf))
-    }
-    say(f"{'ms':15}{'microreg p50':>14}{'p95':>10}{'zeroconf p50':>14}{'p95':>10}")
-    for what, ours in results["microreg"].items():
-        raw = results["zeroconf"][what]
-        say(f"{what:15}{ours['p50']:14.2f}{ours['p95']:10.2f}{raw['p50']:14.2f}{raw['p95']:10.2f}")
-    text = json.dumps({"mdns": results}, indent=2)
-    say(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n", encoding="utf-8")
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    options = parser.parse_args()
+    figures = asyncio.run(measure(max(2, options.rounds)))
+    print(table(figures))
+    if options.json is not None:
+        write(options.json, "mdns", figures)
 
-
-ROLES = {role.__name__: role for role in (listen_microreg, listen_zeroconf, get_microreg, get_zeroconf)}
 
 if __name__ == "__main__":
     main()

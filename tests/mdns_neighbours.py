@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from microreg.backends.mdns import MdnsRegistry
 from microreg.backends.mdns.interfaces import Link
 from microreg.backends.mdns.own import Own, Want, packets
+from microreg.backends.mdns.sockets import PORT, asking_socket, shared_socket
 from microreg.backends.mdns.station import Station
-from microreg.backends.mdns.transport import PORT, _shared_socket
 from microreg.catalog import Catalog
 from microreg.events import Change
 from microreg.model import Node, Service
@@ -36,7 +36,14 @@ def service(name: str, id: str = "a", port: int = 8080) -> Service:
 @contextmanager
 def neighbour() -> Generator[socket.socket]:
     """A socket on port 5353 of loopback, as any program may have one."""
-    with _shared_socket(Link("lo", 0, "127.0.0.1")) as sock:
+    with shared_socket(Link("lo", 0, "127.0.0.1")) as sock:
+        yield sock
+
+
+@contextmanager
+def asker() -> Generator[socket.socket]:
+    """A socket with a port of its own on loopback, for one-shot questions."""
+    with asking_socket(Link("lo", 0, "127.0.0.1")) as sock:
         yield sock
 
 
@@ -57,7 +64,7 @@ def ahead(hours: float = 1.0) -> int:
 
 
 def doubts(registry: Registry) -> int:
-    return sum(node.doubted for node in station(registry).browser._nodes._nodes.values())
+    return len(station(registry).browser._nodes._doubts)
 
 
 class Fold:

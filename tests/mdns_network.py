@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from mdns_neighbours import station
 from microreg import connect
-from microreg.backends.mdns.transport import PORT, Address
+from microreg.backends.mdns.sockets import PORT, Address
 from microreg.registry import Registry
 from microreg.testing.virtual import VirtualLoop
 from support import run

@@ -3,7 +3,8 @@
     python mdns_host.py mdns:// greeter [log]
 
 It prints a line for every event of the watch, with all nodes known after it, and one for every command done:
-``announce`` (an id, with port, ttl, address), ``leave`` (an id), ``get``, ``connect`` (an address), and ``host``.
+``announce`` (an id, with port, ttl, address), ``where`` and ``leave`` (an id), ``get`` (a name), ``connect`` (an
+address) and ``listen`` (a port).
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from typing import Any
 
 from microreg import Registry, ServiceNotFound, announce, connect
 from microreg.address import split_address
+from microreg.announce.announcement import Announcement
 from microreg.catalog import Catalog
 from microreg.events import Change, Snapshot
+
+Running = dict[str, Announcement]
 
 
 def say(event: str, **fields: object) -> None:
@@ -43,15 +47,16 @@ async def watch(registry: Registry, name: str) -> None:
                 say(str(event.action), nodes=nodes, id=event.node.id, reason=str(event.reason or ""))
 
 
-async def obey(registry: Registry, name: str, command: dict[str, Any], running: dict[str, AsyncExitStack]) -> None:
+async def obey(registry: Registry, name: str, command: dict[str, Any], running: Running, stack: AsyncExitStack) -> None:
     match command:
         case {"announce": id, **details}:
-            announcement = announce(registry, name, id=id, drain_delay=0.0, **details)
-            running[id] = AsyncExitStack()
-            await running[id].enter_async_context(announcement)
+            running[id] = announcement = announce(registry, name, id=id, drain_delay=0.0, **details)
+            await announcement.__aenter__()
             say("announced", id=id, address=announcement.node.address)
+        case {"where": id}:
+            say("where", id=id, address=running[id].node.address)
         case {"leave": id}:
-            await running.pop(id).aclose()
+            await running.pop(id).__aexit__(None, None, None)
         case {"get": name}:
             try:
                 services = await registry.get_service(name)
@@ -68,9 +73,8 @@ async def obey(registry: Registry, name: str, command: dict[str, Any], running: 
             writer.close()
             say("connected", address=address, error="")
         case {"listen": port}:
-            running["server"] = AsyncExitStack()
             server = await asyncio.start_server(lambda _, writer: writer.close(), ["0.0.0.0", "::"], port)
-            await running["server"].enter_async_context(server)
+            await stack.enter_async_context(server)
             say("listening", port=port)
         case _:
             raise ValueError(f"what is {command}?")
@@ -82,13 +86,13 @@ async def main(url: str, name: str, *more: str) -> None:
         logging.getLogger("microreg").addHandler(Log())
     commands = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
-    running: dict[str, AsyncExitStack] = {}
-    async with connect(url) as registry:
+    running: Running = {}
+    async with connect(url) as registry, AsyncExitStack() as stack:
         watching = asyncio.create_task(watch(registry, name))
         async for line in commands:
-            await obey(registry, name, json.loads(line), running)
-        for stack in running.values():
-            await stack.aclose()
+            await obey(registry, name, json.loads(line), running, stack)
+        for announcement in running.values():
+            await announcement.__aexit__(None, None, None)
         watching.cancel()
         await asyncio.wait([watching])
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+import socket
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 
-from mdns_neighbours import GROUP, URL, Fold, ahead, neighbour, service, station, unique
+from mdns_neighbours import GROUP, URL, Fold, ahead, asker, neighbour, service, station, unique
 from microreg import connect
 from microreg.backends.mdns import names, nodes, records, wire
 from microreg.backends.mdns.own import Own, Parts, Want, packets
-from microreg.backends.mdns.wire import IPV4, PTR, RESPONSE, SRV, TXT, Record
-from microreg.model import Service
+from microreg.backends.mdns.wire import ANY, IPV4, PTR, RESPONSE, SRV, TXT, Question, Record
+from microreg.model import Node, Service
 from microreg.registry import Registry
 from support import run, wait_until
 
@@ -55,7 +57,8 @@ def sizes(registry: Registry) -> int:
     known = station(registry).browser._nodes
     collections = (
         known._nodes, known._labels, known._texts, known._counts, known._graves._goodbyes, known._hearsay._heard,
-        known._reader._rejected, known._deadlines._when, known._timers, station(registry)._desk._ids,
+        known._reader._rejected, known._refresh._deadlines._when, known._doubts, known._asking._due,
+        station(registry)._desk._ids,
     )  # fmt: skip
     return max(len(each) for each in collections)
 
@@ -94,7 +97,8 @@ def test_ten_thousand_fake_nodes(
                     assert sizes(other) <= 1024
                 assert steps.worst < 0.05, (steps.worst, steps.what)
                 assert fold.catalog.get(name, "a") == service(name, port=9)
-                assert [change.action for change in fold.changes if change.node.id == "a"] == ["update"]
+                ours = [change for change in fold.changes if (change.service.name, change.node.id) == (name, "a")]
+                assert [change.action for change in ours] == ["update"]
 
     run(main(), 60)
     assert caplog.text.count("somebody may be flooding this network") == 1
@@ -128,6 +132,42 @@ def test_mutated_packets_take_no_long_step(monkeypatch: pytest.MonkeyPatch, capl
     assert "a packet could not be handled" not in caplog.text
 
 
+@pytest.mark.parametrize("sender", [neighbour, asker])
+def test_packets_full_of_questions_take_no_long_step(
+    sender: Callable[[], AbstractContextManager[socket.socket]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each asks a thousand times for all that a host with 500 nodes has, to be told to everybody or to one."""
+    name = unique()
+    record = Service(name, nodes=[Node("127.0.0.1:8080", id=f"n{n}") for n in range(500)])
+    target = Own(service(name), 60, 1).on(None).target
+    wanted = (names.SERVICE_TYPE, PTR), (names.SERVICE_TYPE, ANY), (names.subtype(name), PTR), (target, IPV4)
+    flood = [wire.encode([Question(*each)] * 1000, id=number) for number, each in enumerate(wanted, 1)]
+
+    async def main() -> None:
+        async with connect(URL) as one, connect(URL) as other, Fold(other.watch(name)) as fold:
+            await one.register(record)
+            await fold.until(lambda each: len(each.changes) == 500)
+            answers = station(one).answers
+            seen: list[wire.Message] = []
+            answer = answers.asked
+
+            def asked(message: wire.Message, *rest: Any) -> None:
+                seen.append(message)
+                answer(message, *rest)
+
+            answers.asked = asked  # type: ignore[assignment, method-assign]
+            with monitored(monkeypatch) as steps, sender() as sock:
+                for packet in flood:
+                    sock.sendto(packet, GROUP)
+                await wait_until(lambda: sum(len(message.questions) == 1000 for message in seen) == len(flood))
+                await wait_until(lambda: not answers._owed)
+                await one.register(service(name, "last"))
+                await fold.until(lambda each: each.catalog.get(name, "last") is not None)
+            assert steps.worst < 0.05, (steps.worst, steps.what)
+
+    run(main(), 60)
+
+
 def test_records_of_other_types_and_under_our_labels_change_nothing() -> None:
     name = unique()
 
@@ -135,7 +175,7 @@ def test_records_of_other_types_and_under_our_labels_change_nothing() -> None:
         async with connect(URL) as one, connect(URL) as other, Fold(other.watch(name)) as fold:
             await one.register(service(name))
             await wait_until(lambda: fold.catalog.get(name, "a"))
-            own = station(one).responder.get((name, "a"))
+            own = station(one).responder.table.get((name, "a"))
             assert own is not None
             theirs = records.encode(service(unique(), "z"), ahead(), b"secret")
             target = own.on(None).target
@@ -172,7 +212,7 @@ def test_a_forged_goodbye_of_our_own_node_is_noticed_and_it_is_told_again() -> N
         async with connect(URL) as one, connect(URL) as other, Fold(other.watch(name)) as fold:
             await one.register(service(name))
             await wait_until(lambda: fold.catalog.get(name, "a"))
-            own = station(one).responder.get((name, "a"))
+            own = station(one).responder.table.get((name, "a"))
             assert own is not None
             liar = Own(service(name), 15, ahead())
             plain = ((Record(names.SERVICE_TYPE, PTR, 0, b"", own.label),), ())
@@ -216,7 +256,7 @@ def test_all_that_waits_is_read_in_a_few_turns_of_the_loop() -> None:
     async def main() -> None:
         async with connect(URL) as registry:
             heard: list[wire.Message] = []
-            station(registry).browser.heard = lambda message, **_: heard.append(message)  # type: ignore[method-assign]
+            station(registry).browser.heard = heard.append  # type: ignore[assignment, method-assign]
             packet = wire.encode((), [Record(names.SERVICE_TYPE, TXT, 60, unique().encode())], flags=RESPONSE)
             ours = wire.parse(packet).texts
             with neighbour() as sock:

@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from mdns_neighbours import GROUP, URL, Fold, ahead, doubts, forged, neighbour, service, station, unique
+from mdns_neighbours import GROUP, URL, Fold, ahead, asker, doubts, forged, neighbour, service, station, unique
 from microreg import connect
 from microreg.backends.mdns import names, nodes, records, wire
 from microreg.backends.mdns.own import Own, Want, packets
@@ -89,7 +89,7 @@ def test_a_forged_update_is_put_right(caplog: pytest.LogCaptureFixture) -> None:
         async with connect(URL) as one, connect(URL) as other, Fold(other.watch(name)) as fold:
             await one.register(service(name))
             await wait_until(lambda: fold.catalog.get(name, "a"))
-            own = station(one).responder.get((name, "a"))
+            own = station(one).responder.table.get((name, "a"))
             assert own is not None
             own.fresh_until = 0.0  # else it is put right before anybody can see it
             revision = ahead()
@@ -111,7 +111,7 @@ def test_an_old_packet_takes_nothing_back() -> None:
     async def main() -> None:
         async with connect(URL) as one, connect(URL) as other, Fold(other.watch(name)) as fold:
             await one.register(service(name, port=1))
-            own = station(one).responder.get((name, "a"))
+            own = station(one).responder.table.get((name, "a"))
             assert own is not None
             [before] = packets([own.answer(Want.ALL)])
             await one.register(service(name, port=2))
@@ -197,10 +197,9 @@ def test_a_response_is_never_answered() -> None:
             transport = station(registry).transport
             transport.reply = lambda packet, link, to: sent.append(packet)  # type: ignore[method-assign]
             question = Question(names.subtype(name), PTR)
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
-                asker.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
-                asker.sendto(wire.encode([question], flags=RESPONSE, id=5), GROUP)
-                asker.sendto(wire.encode([question], id=6), GROUP)
+            with asker() as sock:
+                sock.sendto(wire.encode([question], flags=RESPONSE, id=5), GROUP)
+                sock.sendto(wire.encode([question], id=6), GROUP)
                 await wait_until(lambda: 6 in [wire.parse(packet).id for packet in sent])
             assert 5 not in [wire.parse(packet).id for packet in sent]
 

@@ -8,7 +8,7 @@ import pytest
 
 from mdns_neighbours import URL, Fold, ahead, doubts, forged, service, station, unique
 from microreg import connect
-from microreg.backends.mdns import names, nodes, reader, records, wire
+from microreg.backends.mdns import names, reader, records, refresh, wire
 from microreg.backends.mdns.own import Own, Want, packets
 from microreg.backends.mdns.wire import PTR, RESPONSE, TXT, Record
 from support import run, wait_until
@@ -63,7 +63,7 @@ def test_a_revision_days_ahead_is_not_believed_while_the_node_answers() -> None:
         async with connect(URL) as one, connect(URL) as other, Fold(other.watch(name)) as fold:
             await one.register(service(name))
             await wait_until(lambda: fold.catalog.get(name, "a"))
-            own = station(one).responder.get((name, "a"))
+            own = station(one).responder.table.get((name, "a"))
             assert own is not None
             for revision in (10**15 - 1, ahead(24 * 365)):
                 message = wire.parse(forged(service(name, port=6666), revision))
@@ -91,7 +91,7 @@ def test_a_machine_whose_clock_is_days_behind_finds_others_and_is_found(caplog: 
             await behind.register(service(name, "b"))
             assert len((await one.get_service(name))[0].nodes) == 2
             async with Fold(behind.watch(name)) as fold:
-                own = station(one).responder.get((name, "a"))
+                own = station(one).responder.table.get((name, "a"))
                 assert own is not None
                 [late] = packets([own.answer(Want.ALL)])
                 await one.register(service(name, port=2))
@@ -151,7 +151,7 @@ def test_the_last_writer_wins_with_a_clock_that_is_behind(behind: float) -> None
             second._clock = lambda: ahead() / 1000 - 3600 - behind
             await one.register(service(name, port=1))
             await wait_until(lambda: fold.catalog.services(name) == (service(name, port=1),))
-            own = first.get((name, "a"))
+            own = first.table.get((name, "a"))
             assert own is not None
             own.fresh_until = 0.0
             await two.register(service(name, port=2))
@@ -186,14 +186,13 @@ def test_a_late_goodbye_of_an_older_generation_is_not_even_doubted() -> None:
 
 def test_a_node_that_expired_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     name = unique()
-    monkeypatch.setattr(nodes, "_SEEK", (0.01, 0.02, 0.03))
-    monkeypatch.setattr(nodes, "_LAST", 0)
+    monkeypatch.setattr(refresh, "_SEEK", (0.01, 0.02, 0.03))
+    monkeypatch.setattr(refresh, "_LAST", 0)
 
     async def main() -> None:
         async with connect(URL) as other, Fold(other.watch(name)) as fold:
-            known = station(other).browser._nodes
             asked: list[str] = []
-            known._ask_all = asked.append
+            station(other).browser._nodes._refresh._ask_all = asked.append
             station(other).browser.heard(wire.parse(forged(service(name), 1, ttl=1)))
             await wait_until(lambda: fold.catalog.get(name, "a"))
             await wait_until(lambda: len(asked) == 3)

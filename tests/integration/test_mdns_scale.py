@@ -117,9 +117,9 @@ def test_who_asks_for_a_name_is_answered_with_that_name_only() -> None:
             texts: Counter[bytes] = Counter()
             receive = station(reader).browser.heard
 
-            def heard(message: wire.Message, *, answer: bool = False) -> None:
+            def heard(message: wire.Message) -> None:
                 texts.update(name_in(text.data) for text in message.texts)
-                receive(message, answer=answer)
+                receive(message)
 
             station(reader).browser.heard = heard  # type: ignore[method-assign]
             async with Fold(reader.watch("wanted")) as fold:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from microreg import url as config
 from microreg.backends.mdns.interfaces import Link, best, choose, follows, look, parse_location
+from microreg.backends.mdns.names import key_of
 from microreg.backends.mdns.station import Station
 from microreg.errors import ConfigError, RegistryClosed, RegistryUnavailable, ServiceNotFound
 from microreg.events import Event, Reason
@@ -86,7 +87,7 @@ class MdnsRegistry(Registry):
 
     async def deregister(self, service: Service) -> None:
         """Say goodbye for the node, where this registry registered it; nothing else can be done."""
-        self._open().responder.leave((service.name, service.nodes[0].id), Reason.DEREGISTERED)
+        self._open().responder.leave(key_of(service), Reason.DEREGISTERED)
         await asyncio.sleep(0)
 
     async def get_service(self, name: str) -> tuple[Service, ...]:

@@ -7,13 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from microreg.backends.mdns.lookup import Desk
-from microreg.backends.mdns.names import subtype
+from microreg.backends.mdns.names import Key, subtype
 from microreg.backends.mdns.wire import PTR, SRV, TXT, Question
 
-__all__ = ["Asking", "Key"]
-
-Key = tuple[str, str]
-"""A node: service name and node id."""
+__all__ = ["Asking"]
 
 _GATHER = 0.005
 _AGAIN = 0.03

@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 
 from microreg.backends.mdns.lookup import Desk, Inquiry
-from microreg.backends.mdns.names import SERVICE_TYPE, subtype
-from microreg.backends.mdns.nodes import Key, Nodes
+from microreg.backends.mdns.names import SERVICE_TYPE, Key, key_of, subtype
+from microreg.backends.mdns.nodes import Nodes
 from microreg.backends.mdns.responder import Responder
 from microreg.backends.mdns.transport import Transport
 from microreg.backends.mdns.wire import PTR, Message, Question, encode
@@ -70,6 +70,7 @@ class Browser:
         self._responder = responder
         self._loop = asyncio.get_running_loop()
         self._scopes: dict[str | None, _Scope] = {}
+        self._questions: dict[Question, list[_Scope]] = {}
         self._wanted: set[bytes] = set()
         self._closed = False
         self._nodes = Nodes(
@@ -109,12 +110,8 @@ class Browser:
 
     # -- what comes in ---------------------------------------------------------------------------
 
-    def heard(self, message: Message, *, answer: bool = False) -> None:
-        """A response: somebody announces, answers or says goodbye; ``answer``: to a question of ours."""
-        if answer:
-            for scope in self._scopes.values():
-                if scope.inquiry is not None:
-                    scope.inquiry.answered()
+    def heard(self, message: Message) -> None:
+        """A response: somebody announces, answers or says goodbye."""
         if self._scopes:
             self._nodes.heard(message)
 
@@ -122,8 +119,8 @@ class Browser:
         """A question of somebody else: its answers will come by multicast, so we need not ask the same."""
         if not message.empty:
             return
-        for scope in self._scopes.values():
-            if scope.question in message.questions:
+        for question in set(message.questions):
+            for scope in self._questions.get(question, ()):
                 scope.asked = self._loop.time()
 
     def ask_all(self) -> None:
@@ -139,7 +136,7 @@ class Browser:
     def put(self, record: Service) -> None:
         """A node of our own is registered or changed."""
         if self._wants(record.name.encode()):
-            self._nodes.forget((record.name, record.nodes[0].id))
+            self._nodes.forget(key_of(record))
             self.catalog.put(record)
 
     def gone(self, key: Key, reason: Reason) -> None:
@@ -154,6 +151,7 @@ class Browser:
         scope = self._scopes.get(name)
         if scope is None:
             scope = self._scopes[name] = _Scope(name)
+            self._questions.setdefault(scope.question, []).append(scope)
             if name is not None:
                 self._wanted.add(name.encode())
             for record in self._responder.records(name):
@@ -179,11 +177,14 @@ class Browser:
     def _release(self, scope: _Scope) -> None:
         scope.close()
         del self._scopes[scope.name]
+        self._questions[scope.question].remove(scope)
+        if not self._questions[scope.question]:
+            del self._questions[scope.question]
         if scope.name is not None:
             self._wanted.discard(scope.name.encode())
         for record in tuple(self.catalog.records(scope.name)):
             if not self._wants(record.name.encode()):
-                key = record.name, record.nodes[0].id
+                key = key_of(record)
                 self._nodes.forget(key)
                 self.catalog.remove(*key)
 
@@ -203,10 +204,8 @@ class Browser:
     def _refresh(self, name: str) -> None:
         """A node of this name wants refreshing: one question refreshes all, here and at other listeners."""
         scope = self._scopes.get(None) or self._scopes.get(name)
-        now = self._loop.time()
-        if scope is not None and now - scope.asked >= _SUPPRESS:
-            scope.asked = now
-            self._transport.send(encode([scope.question]))
+        if scope is not None:
+            self._ask_unless(scope, _SUPPRESS)
 
     def _schedule_poll(self, scope: _Scope) -> None:
         interval = _POLLS[min(scope.polls, len(_POLLS) - 1)]
@@ -214,8 +213,12 @@ class Browser:
         scope.timer = self._loop.call_later(interval, self._poll, scope, interval)
 
     def _poll(self, scope: _Scope, interval: float) -> None:
+        self._ask_unless(scope, interval / 2)
+        self._schedule_poll(scope)
+
+    def _ask_unless(self, scope: _Scope, lately: float) -> None:
+        """Ask all who listen, unless somebody did so in the last ``lately`` seconds."""
         now = self._loop.time()
-        if now - scope.asked >= interval / 2:
+        if now - scope.asked >= lately:
             scope.asked = now
             self._transport.send(encode([scope.question]))
-        self._schedule_poll(scope)

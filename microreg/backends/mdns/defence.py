@@ -7,19 +7,17 @@ for it, and gives way when it is answered for. Where nobody answers it was forge
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 
-from microreg.backends.mdns.lookup import Desk, Warnings
+from microreg.backends.mdns.lookup import Desk
 from microreg.backends.mdns.own import Own
 from microreg.backends.mdns.records import claim_in, identity_in, too_far
 from microreg.backends.mdns.responder import Responder
+from microreg.backends.mdns.warnings import Warnings
 from microreg.backends.mdns.wire import PTR, TXT, Message, Question, Text
 
 __all__ = ["Defence"]
-
-log = logging.getLogger("microreg.mdns")
 
 _AT_MOST_EVERY = 1.0
 _WAIT = 0.1
@@ -43,7 +41,7 @@ class Defence:
         self._desk = desk
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._warnings = Warnings(log)
+        self._warnings = Warnings()
         self._timers: dict[Own, asyncio.TimerHandle] = {}
         self._asked: dict[Own, bool] = {}
         self._greeting: dict[Own, None] = {}
@@ -62,13 +60,13 @@ class Defence:
         """A response of anybody; ``answer``: to a question of ours."""
         contradicted = False
         for text in dict.fromkeys(message.texts):
-            own = self._responder.by_identity(identity_in(text.data))
+            own = self._responder.table.by_identity(identity_in(text.data))
             if own is not None and not own.says(text.data):
                 contradicted = True
                 self._contradicted(own, text, answer)
         if message.leaving and not contradicted:
             for record in message.records:
-                own = self._responder.by_label(record.target if record.kind == PTR else record.name)
+                own = self._responder.table.by_label(record.target if record.kind == PTR else record.name)
                 if own is not None and record.ttl == 0 and not own.yielded:
                     self._contest(own, 0)
 
@@ -138,15 +136,14 @@ class Defence:
         self._timers[own] = self._loop.call_later(_WAIT - _AGAIN, self._decide, own)
 
     def _decide(self, own: Own) -> None:
-        now = self._loop.time()
-        if self._desk.hearing.is_behind(own.challenged) and now < own.challenged + _MERCY:
+        if self._desk.hearing.is_behind(own.challenged, _MERCY):
             self._timers[own] = self._loop.call_later(_WAIT, self._decide, own)
             return
         del self._timers[own]
         answered = self._asked.pop(own)
         renewed = own in self._renewed
         self._renewed.discard(own)
-        if self._responder.get(own.key) is not own:
+        if self._responder.table.get(own.key) is not own:
             return
         if answered:
             own.yielded = True

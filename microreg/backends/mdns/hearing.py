@@ -53,9 +53,12 @@ class Hearing:
         while self._out and next(iter(self._out.values())) <= said:
             del self._out[next(iter(self._out))]
 
-    def is_behind(self, since: float) -> bool:
-        """Whether nothing that was asked at ``since`` (``loop.time()``) or later has come back so far."""
-        return self._back < since and not self._deaf
+    def is_behind(self, since: float, at_most: float) -> bool:
+        """Whether nothing that was asked at ``since`` (``loop.time()``) or later has come back so far.
+
+        That excuses us for ``at_most`` seconds; then silence counts all the same.
+        """
+        return self._back < since and not self._deaf and self._loop.time() < since + at_most
 
     def close(self) -> None:
         """Stop the timer."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from microreg.backends.mdns.asking import Key
+from microreg.backends.mdns.names import Key
 from microreg.backends.mdns.records import Text
 from microreg.backends.mdns.wire import Record
 
@@ -29,10 +29,9 @@ class Hearsay:
 
     def add(self, text: Text, record: Record) -> bool:
         """Whether this is new and is to be asked for."""
-        key = text.name, text.id
-        if key in self._heard or len(self._heard) >= _MAX:
+        if text.key in self._heard or len(self._heard) >= _MAX:
             return False
-        self._heard[key] = text, record, self._loop.call_later(_MOMENT, self._over, key)
+        self._heard[text.key] = text, record, self._loop.call_later(_MOMENT, self._over, text.key)
         return True
 
     def label(self, key: Key) -> bytes | None:

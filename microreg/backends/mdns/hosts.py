@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Callable, Sequence
 
 from microreg.backends.mdns.names import is_link_local
+from microreg.backends.mdns.recent import Recent
 from microreg.backends.mdns.wire import IPV4, IPV6, SRV, TXT, Message, Question, Record, dotted
 from microreg.errors import InvalidService
 from microreg.net import join_address
@@ -29,7 +30,7 @@ class Hosts:
     def __init__(self, ask: Callable[[Sequence[Question]], None]) -> None:
         self._ask = ask
         self._loop = asyncio.get_running_loop()
-        self._known: dict[bytes, str] = {}
+        self._known: Recent[bytes, str] = Recent(_MAX_HOSTS)
         self._asked: dict[bytes, float] = {}
 
     def hear(self, message: Message) -> dict[bytes, Record]:
@@ -42,21 +43,18 @@ class Hosts:
             elif len(record.data) == _SIZES.get(record.kind):
                 hosts.setdefault(record.name, []).append(str(ipaddress.ip_address(record.data)))
         for name in {server.target for server in servers.values()} & hosts.keys():
-            self._known.pop(name, None)
-            if len(self._known) >= _MAX_HOSTS:
-                del self._known[next(iter(self._known))]
-            self._known[name] = min(hosts[name], key=_narrowness)
+            self._known.put(name, min(hosts[name], key=_narrowness))
         return servers
 
     def address(self, server: Record | None) -> str:
         """The ``host:port`` of an instance; empty where it is not known, or there can be none."""
         if server is None:
             return ""
-        host = self._known.get(server.target) or dotted(server.target)
-        if server.target.endswith(_MULTICAST) and server.target not in self._known:
+        host = self._known.get(server.target)
+        if host is None and server.target.endswith(_MULTICAST):
             return ""
         try:
-            return join_address(host, int.from_bytes(server.data[4:6], "big"))
+            return join_address(host or dotted(server.target), int.from_bytes(server.data[4:6], "big"))
         except InvalidService:
             return ""
 

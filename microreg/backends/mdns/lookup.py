@@ -6,15 +6,16 @@ A question from port 5353 would be answered by multicast after up to 120 ms, at 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Sequence
 
 from microreg.backends.mdns.hearing import Hearing
-from microreg.backends.mdns.transport import PORT, Address, Transport
+from microreg.backends.mdns.recent import Recent
+from microreg.backends.mdns.sockets import PORT, Address
+from microreg.backends.mdns.transport import Transport
 from microreg.backends.mdns.wire import Question, encode
 
-__all__ = ["Desk", "Inquiry", "Warnings"]
+__all__ = ["Desk", "Inquiry"]
 
 _ASK_AT = (0.0, 0.05, 0.15, 0.3, 0.6)
 _BREATH = 0.02
@@ -25,7 +26,6 @@ _BEHIND = 4.0
 _LOST = 0.5
 _ID_LIFE = 10.0
 _MAX_IDS = 1024
-_PAUSE = 600.0
 
 
 class Desk:
@@ -35,23 +35,25 @@ class Desk:
         self._transport = transport
         self._rng = rng
         self._loop = asyncio.get_running_loop()
-        self._ids: dict[int, float] = {}
+        self._ids: Recent[int, bool] = Recent(_MAX_IDS, _ID_LIFE)
         self.hearing = Hearing()
+        self.answered = float("-inf")
+        """When the last answer to any of them came, in ``loop.time()``."""
 
     def ask(self, questions: Sequence[Question]) -> None:
         """Ask the group on every link, under a fresh id: responders may drop a question that they just had."""
-        now = self._loop.time()
-        while self._ids and (len(self._ids) >= _MAX_IDS or next(iter(self._ids.values())) < now):
-            del self._ids[next(iter(self._ids))]
         while (identity := self._rng.randrange(1, 1 << 16)) in self._ids:
             pass
-        self._ids[identity] = now + _ID_LIFE
+        self._ids.put(identity, True)
         self.hearing.said(identity)
         self._transport.ask(encode(questions, id=identity))
 
-    def expects(self, identity: int, source: Address) -> bool:
-        """Whether this is an answer: from port 5353, under an id that was used a moment ago."""
-        return source[1] == PORT and self._ids.get(identity, 0.0) >= self._loop.time()
+    def takes(self, identity: int, source: Address) -> bool:
+        """Whether this is an answer, which counts as such: from port 5353, under an id that was used a moment ago."""
+        if source[1] != PORT or identity not in self._ids:
+            return False
+        self.answered = self._loop.time()
+        return True
 
 
 class Inquiry:
@@ -69,18 +71,14 @@ class Inquiry:
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._end = self._started + settle * _LONGEST
-        self._patience = max(self._end, self._started + _BEHIND)
+        self._patience = max(settle * _LONGEST, _BEHIND)
         self.settled: asyncio.Future[None] = self._loop.create_future()
         self._asked = 0
-        self._last = self._said = float("-inf")
+        self._said = float("-inf")
         self._asking: asyncio.TimerHandle | None = None
         first = self._quiet if answered else settle
         self._settling = self._loop.call_at(self._started + first, self._settle)
         self._ask()
-
-    def answered(self) -> None:
-        """Somebody answered; while answers pour in, asking again would only double them."""
-        self._last = self._loop.time()
 
     def news(self) -> None:
         """A node was heard that was not known before."""
@@ -100,17 +98,15 @@ class Inquiry:
         """Time is up, unless this loop itself is late: then answers may wait unread, and get another while."""
         now = self._loop.time()
         late = now - self._settling.when() > _LATE and now < self._end
-        if late or (now < self._patience and self._desk.hearing.is_behind(self._started)):
+        if late or self._desk.hearing.is_behind(self._started, self._patience):
             self._settling = self._loop.call_at(now + self._quiet, self._settle)
         else:
             self.close()
 
     def _ask(self) -> None:
         now = self._loop.time()
-        if now < self._last + _BREATH:
-            self._asking = self._loop.call_at(self._last + _BREATH, self._ask)
-            return
-        if now < self._said + _LOST and self._desk.hearing.is_behind(self._said):  # more would only add to the queue
+        pouring = now < self._desk.answered + _BREATH  # asking again would only double what comes in
+        if self._asked and (pouring or self._desk.hearing.is_behind(self._said, _LOST)):
             self._asking = self._loop.call_later(_BREATH, self._ask)
             return
         self._said = now
@@ -118,19 +114,3 @@ class Inquiry:
         self._asked += 1
         if self._asked < len(_ASK_AT):
             self._asking = self._loop.call_at(self._started + _ASK_AT[self._asked], self._ask)
-
-
-class Warnings:
-    """Says each kind of thing at most every ten minutes, however often it happens."""
-
-    def __init__(self, log: logging.Logger) -> None:
-        self._log = log
-        self._loop = asyncio.get_running_loop()
-        self._said: dict[str, float] = {}
-
-    def say(self, kind: str, message: str, **extra: object) -> None:
-        """Log ``message`` as a warning unless this kind was said a short time ago."""
-        now = self._loop.time()
-        if now - self._said.get(kind, -_PAUSE) >= _PAUSE and len(self._said) < 1000:
-            self._said[kind] = now
-            self._log.warning(message, extra=extra)

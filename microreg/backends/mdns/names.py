@@ -12,8 +12,9 @@ from functools import lru_cache
 from hashlib import sha256
 
 from microreg.backends.mdns.wire import name as wire_name
+from microreg.model import Service
 
-__all__ = ["BROWSE", "SERVICE_TYPE", "host", "instance", "is_link_local", "subtype"]
+__all__ = ["BROWSE", "SERVICE_TYPE", "Key", "host", "instance", "is_host", "is_link_local", "key_of", "subtype"]
 
 _TYPE = ("_microreg", "_tcp", "local")
 SERVICE_TYPE = wire_name(*_TYPE)
@@ -21,9 +22,18 @@ SERVICE_TYPE = wire_name(*_TYPE)
 BROWSE = wire_name("_services", "_dns-sd", "_udp", "local")
 """What DNS-SD browsers ask for the types there are (RFC 6763 section 9)."""
 
+Key = tuple[str, str]
+"""A node: the name of its service, and its id."""
+
+_HOST = "microreg-"
 _ODD = re.compile(r"[^a-z0-9_-]+")
 _MAX_LABEL = 63
 _LINK_LOCAL = frozenset({"fe8", "fe9", "fea", "feb"})
+
+
+def key_of(record: Service) -> Key:
+    """The key of a record, which has one node."""
+    return record.name, record.nodes[0].id
 
 
 @lru_cache(maxsize=1024)
@@ -55,7 +65,12 @@ def host(name: str) -> bytes | None:
         labels = name.rstrip(".").split(".")
         valid = all(0 < len(label.encode()) <= _MAX_LABEL for label in labels) and len(name) <= 250
         return wire_name(*labels) if valid else None
-    return wire_name("microreg-" + ("-".join(map(str, packed)) if len(packed) == 4 else packed.hex()), "local")
+    return wire_name(_HOST + ("-".join(map(str, packed)) if len(packed) == 4 else packed.hex()), "local")
+
+
+def is_host(target: bytes) -> bool:
+    """Whether this is such a name of its own, which only microreg answers for."""
+    return target[1:].startswith(_HOST.encode())
 
 
 def is_link_local(name: str) -> bool:

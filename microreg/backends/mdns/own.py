@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntFlag
 from typing import NamedTuple
 
 from microreg.backends.mdns import names, records
 from microreg.backends.mdns.interfaces import Link
-from microreg.backends.mdns.names import BROWSE, SERVICE_TYPE, instance, subtype
-from microreg.backends.mdns.wire import ANY, IPV4, IPV6, PTR, RESPONSE, SRV, TXT, Question, Record, encode
+from microreg.backends.mdns.names import SERVICE_TYPE, instance, key_of, subtype
+from microreg.backends.mdns.wire import IPV4, IPV6, PTR, RESPONSE, SRV, TXT, Question, Record, encode
 from microreg.errors import RecordTooLarge
 from microreg.model import Service
 from microreg.net import join_address
 
-__all__ = ["Form", "Own", "Parts", "Want", "extras", "packets"]
+__all__ = ["Form", "Own", "Parts", "Want", "packets"]
 
 _PACKET = 1400
 _PER_RECORD = 14
 _HEADER = 12 + 40
-_BROWSE_TTL = 4500
 
 Parts = tuple[tuple[Record, ...], tuple[Record, ...]]
 """Answers and additional records."""
@@ -59,7 +58,7 @@ class Own:
         self._chosen = chosen
         self._host = ""
         self._roams = False
-        self.key = record.name, record.nodes[0].id
+        self.key = key_of(record)
         self.identity = b""
         self.label = instance(*self.key)
         self.subtype = subtype(record.name)
@@ -140,17 +139,6 @@ def _hosts(name: str, target: bytes, ttl: int) -> tuple[Record, ...]:
     except ValueError:
         return ()
     return (Record(target, IPV4 if len(packed) == 4 else IPV6, ttl, packed, b"", True),)
-
-
-def extras(owns: Collection[Own], questions: Sequence[Question], link: Link) -> Iterator[Record]:
-    """What is asked beside nodes: the addresses of their hosts, and the types there are."""
-    for question in questions:
-        if question.kind in (IPV4, IPV6, ANY):
-            forms = (form for own in owns if (form := own.on(link)).target == question.name)
-            hosts = dict.fromkeys(record for form in forms for record in form.hosts)
-            yield from (record for record in hosts if question.kind in (record.kind, ANY))
-        if question.kind in (PTR, ANY) and question.name == BROWSE:
-            yield Record(BROWSE, PTR, _BROWSE_TTL, b"", SERVICE_TYPE)
 
 
 def packets(parts: Iterable[Parts], questions: Sequence[Question] = (), id: int | None = None) -> Iterator[bytes]:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 
 from microreg.backends.mdns.hosts import Hosts
-from microreg.backends.mdns.lookup import Warnings
 from microreg.backends.mdns.names import is_link_local
+from microreg.backends.mdns.recent import Recent
 from microreg.backends.mdns.records import Budget, Text, decode, too_far
+from microreg.backends.mdns.warnings import Warnings
 from microreg.backends.mdns.wire import TXT, Message, Question, Record, dotted
 from microreg.errors import InvalidService
 from microreg.net import join_address
 
 __all__ = ["MAX_INFLATED", "MAX_TEXTS", "Reader"]
-
-log = logging.getLogger("microreg.mdns")
 
 MAX_TEXTS = 64
 """TXT records that are read in one packet; one of ours, of 1,400 bytes, holds about a dozen."""
@@ -34,13 +32,11 @@ class Reader:
     ``ask`` is called for what came without its address.
     """
 
-    def __init__(
-        self, ask: Callable[[Sequence[Question]], None], clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, ask: Callable[[Sequence[Question]], None], clock: Callable[[], float] = time.time) -> None:
         self._hosts = Hosts(ask)
         self._clock = clock
-        self._warnings = Warnings(log)
-        self._rejected: dict[bytes, None] = {}
+        self._warnings = Warnings()
+        self._rejected: Recent[bytes, bool] = Recent(_MAX_REJECTED)
 
     def read(self, message: Message, wanted: Collection[bytes]) -> Iterator[tuple[Text, Record]]:
         """The TXT records of a message whose data are ``wanted``, as far as they can be read."""
@@ -80,9 +76,7 @@ class Reader:
         return ahead
 
     def _reject(self, record: Record, digest: bytes, error: InvalidService) -> None:
-        if len(self._rejected) >= _MAX_REJECTED:
-            del self._rejected[next(iter(self._rejected))]
-        self._rejected[digest] = None
+        self._rejected.put(digest, True)
         instance = dotted(record.name)
         self._warnings.say("malformed", "ignored a malformed record", instance=instance, error=str(error))
 

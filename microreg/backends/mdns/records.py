@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from microreg import codec
+from microreg.backends.mdns.names import Key
 from microreg.errors import InvalidService, RecordTooLarge
 from microreg.model import FrozenDict, Node, Service, Status
 
@@ -60,6 +61,11 @@ class Text:
     record: Service | None
     secret: bytes
     expired: bool
+
+    @property
+    def key(self) -> Key:
+        """The node that it tells of."""
+        return self.name, self.id
 
 
 @dataclass(slots=True)

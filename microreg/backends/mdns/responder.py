@@ -1,34 +1,28 @@
-"""Telling: our own nodes are announced, answered for and taken back. Only ``register`` renews them."""
+"""Telling: our own nodes are announced and taken back. Only ``register`` renews them."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 from microreg.backends.mdns.interfaces import Link, best
-from microreg.backends.mdns.names import SERVICE_TYPE
-from microreg.backends.mdns.nodes import Key
-from microreg.backends.mdns.own import Own, Parts, Want, extras, packets
+from microreg.backends.mdns.names import Key, key_of
+from microreg.backends.mdns.own import Own, Parts, Want, packets
 from microreg.backends.mdns.records import too_far
-from microreg.backends.mdns.transport import PORT, Address, Transport
-from microreg.backends.mdns.wire import ANY, PTR, SRV, TXT, Message, Question, Record
+from microreg.backends.mdns.table import Table
+from microreg.backends.mdns.transport import Transport
 from microreg.events import Reason
 from microreg.model import Service
 from microreg.toolkit import Deadlines
 
 __all__ = ["Responder"]
 
-log = logging.getLogger("microreg.mdns")
-
 _ANNOUNCE = (0.0, 0.25, 1.0, 2.0, 4.0)
 _REPEAT = (0.25, 0.35)
 _REPEAT_AT_CLOSE = 0.05
 _GATHER = 0.01
-_MULTICAST_LIMIT = 1.0
-_DELAY = (0.02, 0.12)
 _LATE = 0.2
 
 
@@ -37,7 +31,7 @@ def _unheard(*_: object) -> None:
 
 
 class Responder:
-    """The store of our own nodes: it lives here, and it answers for them while they are renewed.
+    """The store of our own nodes: their ``table`` lives here, and they are told of while they are renewed.
 
     ``told`` is called with each record that is put, ``gone`` with each node that leaves. Nodes that come with the
     ``chosen`` host are told on every link with the address that this machine has there.
@@ -58,17 +52,13 @@ class Responder:
         self.gone: Callable[[Key, Reason], None] = _unheard
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._table: dict[Key, Own] = {}
-        self._labels: dict[bytes, Own] = {}
-        self._identities: dict[bytes, Own] = {}
-        self._subtypes: dict[bytes, dict[Key, Own]] = {}
+        self.table = Table()
         self._revision = 0
         self._expiry: Deadlines[Key] = Deadlines(self._lapse)
         self._series: Deadlines[Key] = Deadlines(self._again)
         self._hellos: dict[Key, None] = {}
         self._byes: dict[Key, Parts] = {}
         self._repeats: dict[Key, tuple[int, Parts]] = {}
-        self._owed: dict[Link, dict[Key, Want]] = {}
         self._handles: dict[str, asyncio.Handle] = {}
 
     # -- the store -------------------------------------------------------------------------------
@@ -78,13 +68,12 @@ class Responder:
 
         Raises RecordTooLarge, before anything has changed.
         """
-        key = record.name, record.nodes[0].id
+        key = key_of(record)
         seconds = -int(-ttl // 1)
-        own = self._table.get(key)
+        own = self.table.get(key)
         if own is None:
             own = Own(record, seconds, self.revision(), self._chosen)
-            self._table[key] = self._labels[own.label] = self._identities[own.identity] = own
-            self._subtypes.setdefault(own.subtype, {})[key] = own
+            self.table.add(own)
             self._repeats.pop(key, None)
             self.announce(own)
         elif own.record != record or too_far(own.revision, self._clock(), received=True):
@@ -100,7 +89,7 @@ class Responder:
 
     def _lapse(self, key: Key) -> None:
         """Not renewed in time; unless this loop stood still, and so did who would have renewed."""
-        own = self._table[key]
+        own = self.table[key]
         now = self._loop.time()
         if now > own.expires + _LATE and not own.spared:
             own.spared = True
@@ -110,13 +99,9 @@ class Responder:
 
     def leave(self, key: Key, reason: Reason) -> None:
         """Take a node back; nothing happens where it is not ours."""
-        own = self._table.pop(key, None)
+        own = self.table.pop(key)
         if own is None:
             return
-        del self._labels[own.label], self._identities[own.identity]
-        del self._subtypes[own.subtype][key]
-        if not self._subtypes[own.subtype]:
-            del self._subtypes[own.subtype]
         self._expiry.drop(key)
         self._series.drop(key)
         self._hellos.pop(key, None)
@@ -133,31 +118,19 @@ class Responder:
 
     def tell_all(self) -> None:
         """The network has changed: every node is told again, as what is new."""
-        for own in self._table.values():
+        for own in self.table:
             if not own.yielded:
                 self.put_again(own)
 
     def records(self, name: str | None = None) -> Iterator[Service]:
         """The records of our nodes, of one name or of all."""
-        for own in self._table.values():
-            if not own.yielded and name in (None, own.key[0]):
+        for own in self.table.named(name):
+            if not own.yielded:
                 yield self._here(own)
-
-    def get(self, key: Key) -> Own | None:
-        """Our node of this name and id."""
-        return self._table.get(key)
-
-    def by_identity(self, identity: bytes) -> Own | None:
-        """Our node whose TXT record begins like this."""
-        return self._identities.get(identity)
-
-    def by_label(self, label: bytes) -> Own | None:
-        """Our node of this instance."""
-        return self._labels.get(label)
 
     def owns(self, key: Key) -> bool:
         """Whether this registry speaks for the node."""
-        own = self._table.get(key)
+        own = self.table.get(key)
         return own is not None and not own.yielded
 
     def revision(self, above: int = 0) -> int:
@@ -172,8 +145,8 @@ class Responder:
     async def close(self) -> None:
         """Take everything back, three times, and stop."""
         try:
-            for key in tuple(self._table):
-                self.leave(key, Reason.DEREGISTERED)
+            for own in tuple(self.table):
+                self.leave(own.key, Reason.DEREGISTERED)
             self._flush()
             while self._repeats:
                 await asyncio.sleep(_REPEAT_AT_CLOSE)
@@ -203,7 +176,7 @@ class Responder:
         return own.on(best(self._transport.links)).record
 
     def _again(self, key: Key) -> None:
-        own = self._table[key]
+        own = self.table[key]
         own.step += 1
         self._hellos[key] = None
         self._once("gather", _GATHER, self._flush)
@@ -233,7 +206,7 @@ class Responder:
             self._repeats.update({key: (0, parts) for key, parts in byes.items()})
             self._once("repeat", _REPEAT[0], self._repeat)
         hellos, self._hellos = self._hellos, {}
-        told = [own for key in hellos if not (own := self._table[key]).yielded]
+        told = [own for key in hellos if not (own := self.table[key]).yielded]
         for link in self._transport.links:
             self._send((own.answer(Want.ALL, link) for own in told), link)
         now = self._loop.time()
@@ -251,66 +224,3 @@ class Responder:
     def _send(self, parts: Iterable[Parts], link: Link | None = None) -> None:
         for packet in packets(parts):
             self._transport.send(packet, link)
-
-    # -- answering -------------------------------------------------------------------------------
-
-    def asked(self, message: Message, link: Link, source: Address) -> None:
-        """Answer a question: at once to one who asks from a port of its own (RFC 6762 section 6.7).
-
-        Others get their answer by multicast, so that all who listen have it: after 20 to 120 ms, together with
-        other answers, without what they know already, each record at most once a second.
-        """
-        if not self._table:
-            return
-        wanted = self._wanted(message.questions)
-        extra = tuple(extras(self._table.values(), message.questions, link))
-        if source[1] != PORT:
-            parts = [self._table[key].answer(want, link) for key, want in wanted.items()]
-            questions = message.questions if len(message.questions) == 1 else ()
-            for packet in packets([*parts, *([(extra, ())] if extra else [])], questions, message.id):
-                self._transport.reply(packet, link, source)
-            return
-        if not message.empty:
-            self._without_known(wanted, message.records)
-        owed = self._owed.setdefault(link, {})
-        for key, want in wanted.items():
-            owed[key] = owed.get(key, Want(0)) | want
-        if owed:
-            self._once(f"answer {link}", self._rng.uniform(*_DELAY), lambda: self._pay(link))
-        if extra:
-            self._send([(extra, ())], link)
-
-    def _wanted(self, questions: Sequence[Question]) -> dict[Key, Want]:
-        wanted: dict[Key, Want] = {}
-        for question in questions:
-            if question.kind in (PTR, ANY):
-                if question.name == SERVICE_TYPE:
-                    self._want(wanted, self._table.values(), Want.BASE)
-                elif question.name in self._subtypes:
-                    self._want(wanted, self._subtypes[question.name].values(), Want.SUBTYPE)
-            if question.kind in (SRV, TXT, ANY) and question.name in self._labels:
-                self._want(wanted, (self._labels[question.name],), Want.NODE)
-        return wanted
-
-    def _want(self, wanted: dict[Key, Want], owns: Iterable[Own], want: Want) -> None:
-        for own in owns:
-            if not own.yielded:
-                wanted[own.key] = wanted.get(own.key, Want(0)) | want
-
-    def _without_known(self, wanted: dict[Key, Want], known: Sequence[Record]) -> None:
-        """Leave out the nodes that the asker lists as known for another half of their ttl (RFC 6762 section 7.1)."""
-        for record in known:
-            own = self._labels.get(record.target) if record.kind == PTR else None
-            if own is not None and own.key in wanted and record.ttl * 2 >= own.ttl:
-                del wanted[own.key]
-
-    def _pay(self, link: Link) -> None:
-        self._stop(f"answer {link}")
-        now = self._loop.time()
-        parts: list[Parts] = []
-        for key, want in self._owed.pop(link, {}).items():
-            own = self._table.get(key)
-            if own is not None and not own.yielded and now - own.sent.get(link, -1.0) >= _MULTICAST_LIMIT:
-                own.sent[link] = now
-                parts.append(own.answer(want, link))
-        self._send(parts, link)

@@ -11,12 +11,15 @@ import logging
 import random
 from collections.abc import Callable
 
+from microreg.backends.mdns.answers import Answers
 from microreg.backends.mdns.browser import Browser
 from microreg.backends.mdns.defence import Defence
 from microreg.backends.mdns.interfaces import Choice, Link
-from microreg.backends.mdns.lookup import Desk, Warnings
+from microreg.backends.mdns.lookup import Desk
 from microreg.backends.mdns.responder import Responder
-from microreg.backends.mdns.transport import PORT, Address, Transport
+from microreg.backends.mdns.sockets import PORT, Address
+from microreg.backends.mdns.transport import Transport
+from microreg.backends.mdns.warnings import Warnings
 from microreg.backends.mdns.wire import Malformed, Message, parse
 
 __all__ = ["Station"]
@@ -29,7 +32,7 @@ _Handler = Callable[[Message, Link, Address], None]
 
 
 class Station:
-    """Sockets, responder and browser of one registry in one event loop."""
+    """All parts of one registry in one event loop."""
 
     def __init__(
         self,
@@ -40,7 +43,7 @@ class Station:
         look: Callable[[], Choice] | None = None,
     ) -> None:
         rng = random.Random()
-        self._warnings = Warnings(log)
+        self._warnings = Warnings()
         self.transport = Transport(
             choice.links,
             lambda link, data, source: self._receive(self._group, link, data, source),
@@ -48,6 +51,7 @@ class Station:
         )
         self._desk = Desk(self.transport, rng)
         self.responder = Responder(self.transport, rng, chosen=chosen)
+        self.answers = Answers(self.transport, self.responder.table, rng)
         self.browser = Browser(self.transport, self._desk, self.responder, settle, rng)
         self.defence = Defence(self.responder, self._desk)
 
@@ -71,6 +75,7 @@ class Station:
                 await asyncio.wait([follower])
             await self.responder.close()
         finally:
+            self.answers.close()
             self.browser.close()
             self.defence.close()
             self._desk.hearing.close()
@@ -114,16 +119,16 @@ class Station:
                 self.defence.heard(message)
                 self.browser.heard(message)
         elif not self.transport.is_own(source):
-            self.responder.asked(message, link, source)
+            self.answers.asked(message, link, source)
             if source[1] == PORT:
                 self.browser.overheard(message)
         else:
             self._desk.hearing.heard(message.id)
 
     def _answer(self, message: Message, link: Link, source: Address) -> None:
-        if message.response and self._desk.expects(message.id, source):
+        if message.response and self._desk.takes(message.id, source):
             self.defence.heard(message, answer=True)
-            self.browser.heard(message, answer=True)
+            self.browser.heard(message)
 
 
 def _report(choice: Choice) -> None:

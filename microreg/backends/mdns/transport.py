@@ -1,15 +1,10 @@
-"""The sockets: per link one that shares port 5353 and hears the group, and one of our own to ask from.
-
-The shared socket is bound to the group's address, so that it never takes unicast packets away from other
-mDNS software of the machine (with SO_REUSEPORT the system would deal them out at random).
-"""
+"""Sending and receiving on every link: at a pace that others can follow, and without falling behind."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import socket
-import struct
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,26 +12,20 @@ from typing import NamedTuple
 
 from microreg import process
 from microreg.backends.mdns.interfaces import Link
+from microreg.backends.mdns.sockets import Address, Target, asking_socket, group, on_link, shared_socket, source
 from microreg.backends.mdns.wire import MAX_PACKET
 from microreg.errors import RegistryUnavailable
 
-__all__ = ["PORT", "Address", "Receiver", "Transport"]
+__all__ = ["Receiver", "Transport"]
 
 log = logging.getLogger("microreg.mdns")
 
-PORT = 5353
-_GROUPS = {socket.AF_INET: "224.0.0.251", socket.AF_INET6: "ff02::fb"}
-_BUFFER = 1 << 20
 _BURST = 16
 _PAUSE = 0.01
 _BACKLOG = 4096
 _AT_ONCE = 32
 _TURN = 0.005
-_IP_MULTICAST_ALL = 49
-_IPV6_MULTICAST_ALL = 29
 
-Address = tuple[str, int]
-"""Where a packet came from: host and port, IPv6 without the zone that the link tells."""
 Receiver = Callable[[Link, bytes, Address], None]
 """What gets every packet, with the link it came in on and who sent it."""
 
@@ -44,7 +33,7 @@ Receiver = Callable[[Link, bytes, Address], None]
 class _Outgoing(NamedTuple):
     transport: asyncio.DatagramTransport
     packet: bytes
-    to: tuple[str | int, ...]
+    to: Target
 
 
 class Transport:
@@ -100,17 +89,17 @@ class Transport:
         """To the group, from port 5353, on this link (where it is still there) or on all."""
         for each in self.links if link is None else (link,):
             if each in self._shared:
-                self._emit(_Outgoing(self._shared[each], packet, _group(each)))
+                self._emit(_Outgoing(self._shared[each], packet, group(each)))
 
     def reply(self, packet: bytes, link: Link, to: Address) -> None:
         """To one who asked, from port 5353, where the link is still there."""
         if link in self._shared:
-            self._emit(_Outgoing(self._shared[link], packet, _with_scope(to, link)))
+            self._emit(_Outgoing(self._shared[link], packet, on_link(to, link)))
 
     def ask(self, packet: bytes) -> None:
         """To the group, from our own ports; the answers come back by unicast."""
         for link, transport in self._asking.items():
-            _send(_Outgoing(transport, packet, _group(link)))
+            _send(_Outgoing(transport, packet, group(link)))
 
     def is_own(self, address: Address) -> bool:
         """Whether a question came from this transport itself."""
@@ -143,15 +132,15 @@ class Transport:
 
     async def _open(self, link: Link) -> None:
         on_group, on_answer = self._receivers
-        shared = await _endpoint(_shared_socket(link), link, on_group)
+        shared = await _endpoint(shared_socket(link), link, on_group)
         try:
-            self._asking[link] = await _endpoint(_asking_socket(link), link, on_answer)
+            self._asking[link] = await _endpoint(asking_socket(link), link, on_answer)
         except BaseException:
             shared.abort()
             raise
         self._shared[link] = shared
         port = self._asking[link].get_extra_info("sockname")[1]
-        self._own[link] = _source(link), port
+        self._own[link] = source(link), port
 
     def _shut(self, link: Link) -> None:
         self._shared.pop(link).abort()
@@ -172,7 +161,7 @@ class _Protocol(asyncio.DatagramProtocol):
         self._failing = False
         self._loop = asyncio.get_running_loop()
 
-    def datagram_received(self, data: bytes, addr: tuple[str | int, ...]) -> None:
+    def datagram_received(self, data: bytes, addr: Target) -> None:
         self._take(data, addr)
         if sys.platform == "win32":  # the loop itself is reading already
             return
@@ -185,7 +174,7 @@ class _Protocol(asyncio.DatagramProtocol):
             if self._loop.time() > end:
                 return
 
-    def _take(self, data: bytes, addr: tuple[str | int, ...]) -> None:
+    def _take(self, data: bytes, addr: Target) -> None:
         if len(data) <= MAX_PACKET:
             self._receive(self._link, data, (str(addr[0]), int(addr[1])))
 
@@ -209,96 +198,3 @@ async def _endpoint(sock: socket.socket, link: Link, receive: Receiver) -> async
         sock.close()
         raise
     return transport
-
-
-def _shared_socket(link: Link) -> socket.socket:
-    sock = _socket(link)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "SO_REUSEPORT") and _keep_to(link, sock):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if sys.platform == "win32":
-            sock.bind(("", PORT))
-        else:
-            sock.bind(_group(link))
-        _join(sock, link)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _keep_to(link: Link, sock: socket.socket) -> bool:
-    """Bind to the interface, so that SO_REUSEPORT is safe: Linux deals packets out at random among sockets that
-    share an address, not looking at what they joined on which interface. Whether it was possible (Linux 5.7).
-    """
-    if sys.platform == "linux" and link.number:
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.name.encode())
-        except OSError:
-            return False
-    return True
-
-
-def _asking_socket(link: Link) -> socket.socket:
-    sock = _socket(link)
-    try:
-        sock.bind(("", 0))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _source(link: Link) -> str:
-    """The address that our questions come from: for IPv6 a link-local one, whatever the link was named by."""
-    with _socket(link) as probe:
-        try:
-            probe.connect(_group(link))
-        except OSError:
-            return link.address.partition("%")[0]
-        return str(probe.getsockname()[0]).partition("%")[0]
-
-
-def _socket(link: Link) -> socket.socket:
-    """A socket whose multicast leaves on the link, with TTL 255 (RFC 6762 section 11)."""
-    sock = socket.socket(link.family, socket.SOCK_DGRAM)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-        if link.family is socket.AF_INET:
-            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(link.address))
-            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
-            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
-        else:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, link.number)
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 1)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _join(sock: socket.socket, link: Link) -> None:
-    """Hear the group on this link only: Linux would give us what any program joined (IP_MULTICAST_ALL)."""
-    group = _GROUPS[link.family]
-    if link.family is socket.AF_INET:
-        if sys.platform == "linux":
-            sock.setsockopt(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
-        member = socket.inet_aton(group) + socket.inet_aton(link.address)
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
-    else:
-        if sys.platform == "linux":
-            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MULTICAST_ALL, 0)
-        member = socket.inet_pton(socket.AF_INET6, group) + struct.pack("@I", link.number)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, member)
-
-
-def _group(link: Link) -> tuple[str | int, ...]:
-    return _with_scope((_GROUPS[link.family], PORT), link)
-
-
-def _with_scope(address: Address, link: Link) -> tuple[str | int, ...]:
-    return address if link.family is socket.AF_INET else (address[0].partition("%")[0], address[1], 0, link.number)

@@ -81,7 +81,8 @@ class Store:
                             yield event.kv.key, event.kv.value if event.type == rpc.Event.PUT else None
                         position.heard(response)
             except TimeoutError:
-                error = RegistryTimeout(f"etcd at {endpoint.address} opened no watch within {self._patience(resumed):.3g} s")
+                seconds = self._patience(resumed)
+                error = RegistryTimeout(f"etcd at {endpoint.address} opened no watch within {seconds:.3g} s")
             except rpc.AioRpcError as caught:
                 error = failure(caught, endpoint.address)
             except RegistryError as caught:
