@@ -27,7 +27,7 @@ demo: $(VENV)/.stamp-demo ## three services find each other over mDNS; one is ki
 	@$(VENV)/bin/microreg demo $(ARGS)
 
 test: unit ## all tests: the unit tests, then those with processes, networks, servers and faults
-	@echo "tests with processes, networks, servers and faults"; $(PY) -m pytest tests/integration plugins $(ARGS) $(OR_NONE)
+	@echo "tests with processes, networks, servers and faults"; $(PY) -m pytest tests/integration plugins -n 2 --dist loadfile $(ARGS) $(OR_NONE)
 
 unit: $(VENV)/.stamp-dev ## the unit tests only: no process, no network but loopback
 	@echo "unit tests"; $(PY) -m pytest tests --ignore tests/integration -n auto --dist loadfile $(ARGS) $(OR_NONE)
