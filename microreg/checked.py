@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 from weakref import WeakSet, finalize
 
@@ -41,7 +42,10 @@ class Checked(Layer):
         self._host_until = float("-inf")
 
     async def open(self) -> None:
-        """Open the backend in the running loop. Raises RegistryClosed when it was closed before."""
+        """Open the backend in the running loop, within the ``timeout`` option.
+
+        Raises RegistryClosed when it was closed before, RegistryTimeout when the backend is not open by then.
+        """
         if self._over or self._loop is not None:
             self._check()
             return
@@ -49,12 +53,12 @@ class Checked(Layer):
         self._forgotten = finalize(self, process.never_closed, str(self.url), self._loop)
         process.in_child(self, Checked._after_fork)
         try:
-            await self._bounded("open", self.inner.open(), forever=True)
+            await self._bounded("open", self.inner.open())
         except BaseException:
             self._loop = None
             self._forgotten.detach()
             with suppress(Exception):
-                await self.inner.close()
+                await self._bounded("close", self.inner.close())
             raise
 
     async def close(self) -> None:
@@ -76,20 +80,22 @@ class Checked(Layer):
             raise
 
     async def _shut(self) -> None:
-        await self._together("close", [self.inner.close(), *(watch.join() for watch in self._let_go())])
+        await self._together("close", [self.inner.close, *(watch.join for watch in self._let_go())])
 
     async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
         """Check the whole service before the first node is sent; the nodes then go out together."""
         self._check()
         check_service(service)
         seconds = check_ttl(ttl)
-        await self._together("register", [self.inner.register(record, ttl=seconds) for record in service.records()])
+        await self._together(
+            "register", [partial(self.inner.register, record, ttl=seconds) for record in service.records()]
+        )
 
     async def deregister(self, service: Service) -> None:
         """Withdraw each node. Idempotent."""
         self._check()
         check_removal(service)
-        await self._together("deregister", [self.inner.deregister(record) for record in service.records()])
+        await self._together("deregister", [partial(self.inner.deregister, record) for record in service.records()])
 
     async def get_service(self, name: str) -> tuple[Service, ...]:
         """The exact name only; an empty answer is ServiceNotFound."""
@@ -178,17 +184,19 @@ class Checked(Layer):
             self._let_go()
             process.hush(self._loop)
 
-    async def _together(self, verb: str, calls: list[Awaitable[None]]) -> None:
+    async def _together(self, verb: str, calls: list[Callable[[], Awaitable[None]]]) -> None:
         if len(calls) == 1:
-            await self._bounded(verb, calls[0])
+            await self._bounded(verb, calls[0]())
             return
-        results = await self._bounded(verb, asyncio.gather(*calls, return_exceptions=True))
+        results = await self._bounded(verb, _all(calls))
         for result in results:
+            if isinstance(result, SystemExit | KeyboardInterrupt):
+                raise result
             if result is not None:
                 raise self._translate(result, verb)
 
-    async def _bounded(self, verb: str, call: Awaitable[T], *, forever: bool = False) -> T:
-        limit = asyncio.timeout(None if forever else self.options.timeout)
+    async def _bounded(self, verb: str, call: Awaitable[T]) -> T:
+        limit = asyncio.timeout(self.options.timeout)
         try:
             async with limit:
                 return await call
@@ -206,3 +214,16 @@ class Checked(Layer):
 
     def _translate(self, error: BaseException, verb: str = "watch") -> RegistryError:
         return translate(error, self.inner.errors, self.url, verb)
+
+
+async def _all(calls: list[Callable[[], Awaitable[None]]]) -> list[BaseException | None]:
+    return list(await asyncio.gather(*map(_outcome, calls), return_exceptions=True))
+
+
+async def _outcome(call: Callable[[], Awaitable[None]]) -> SystemExit | KeyboardInterrupt | None:
+    """What would end the event loop if a task raised it goes to the caller, as from a call without a task."""
+    try:
+        await call()
+    except (SystemExit, KeyboardInterrupt) as error:
+        return error
+    return None

@@ -27,9 +27,11 @@ class Registry(ABC):
     """Where programs announce themselves and find each other: five verbs, one contract on every store.
 
     ``Options`` is a frozen dataclass: its fields are the options of the config string. ``capabilities`` are
-    some of ``reasons complete_list authoritative push fenced``. ``errors`` maps exceptions of the client
-    library to this package's. A backend is used through ``Checked``, which hands it services of
-    exactly one node that were checked before, in the loop in which it was opened.
+    some of ``reasons`` (it tells a deregistered node from an expired one), ``complete_list`` (it knows every
+    name), ``authoritative`` (it keeps the records itself, for every client), ``push`` (changes are heard at once)
+    and ``fenced`` (a write that is late brings nobody back). ``errors`` maps exceptions of the client library to
+    this package's. A backend is used through ``Checked``, which hands it services of exactly one node that were
+    checked before, in the loop in which it was opened.
     """
 
     Options: ClassVar[type[config.Options]] = config.Options

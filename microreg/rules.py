@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 
 from microreg import codec
+from microreg.arguments import shown
 from microreg.errors import InvalidService, RecordTooLarge
 from microreg.model import Endpoint, Node, Service, Status, Value
 from microreg.net import check_advertised
@@ -59,7 +60,7 @@ def check_removal(service: Service) -> None:
 def check_ttl(ttl: float) -> float:
     """The ttl as a float: seconds from 1 to 86,400 (one day)."""
     if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not MIN_TTL <= ttl <= MAX_TTL:
-        raise InvalidService(f"ttl {_shown(ttl)}: expected a number of seconds, {MIN_TTL:g} to {MAX_TTL:g} (one day)")
+        raise InvalidService(f"ttl {shown(ttl)}: expected a number of seconds, {MIN_TTL:g} to {MAX_TTL:g} (one day)")
     return float(ttl)
 
 
@@ -70,14 +71,14 @@ def check_name(name: str) -> None:
 
 def _lenient(text: str, what: str) -> None:
     if not isinstance(text, str):
-        raise InvalidService(f"{what} is {_shown(text)}; expected a str")
+        raise InvalidService(f"{what} is {shown(text)}; expected a str")
     codec.lenient_text(text, what)
 
 
 def _check_shape(service: Service) -> None:
     if not isinstance(service, Service):
         raise InvalidService(f"expected a microreg.Service, got {type(service).__name__}")
-    name = _shown(service.name)
+    name = shown(service.name)
     if not service.nodes:
         raise InvalidService(
             f"service {name} has no node: a registry stores nodes, so at least one is needed, "
@@ -86,37 +87,27 @@ def _check_shape(service: Service) -> None:
     seen: set[str] = set()
     for node in service.nodes:
         if not isinstance(node, Node):
-            raise InvalidService(f"node of service {name} is {_shown(node)}; expected a microreg.Node")
+            raise InvalidService(f"node of service {name} is {shown(node)}; expected a microreg.Node")
         if not isinstance(node.id, str):
-            raise InvalidService(f"node id of service {name} is {_shown(node.id)}; expected a str")
+            raise InvalidService(f"node id of service {name} is {shown(node.id)}; expected a str")
         if node.id in seen:
             raise InvalidService(
-                f"service {name} has two nodes with the id {_shown(node.id)}; ids are unique within a service"
+                f"service {name} has two nodes with the id {shown(node.id)}; ids are unique within a service"
             )
         seen.add(node.id)
-
-
-def _shown(value: object) -> str:
-    """Anything at all as a message quotes it: bounded, and without trusting its ``repr``."""
-    try:
-        text = repr(value[:80] if isinstance(value, str | bytes) else value)
-    except Exception:
-        text = "something without a repr"
-    text = text if len(text) <= 400 else f"{text[:80]}…"
-    return text if isinstance(value, str) else f"{text} ({type(value).__name__})"
 
 
 def _check_name(text: str, what: str) -> None:
     if not isinstance(text, str) or not _NAME.fullmatch(text):
         raise InvalidService(
-            f"{what} {_shown(text)}: expected 1 to 63 letters, digits, '.', '_' or '-', "
+            f"{what} {shown(text)}: expected 1 to 63 letters, digits, '.', '_' or '-', "
             "beginning and ending with a letter or digit"
         )
 
 
 def _check_text(text: str, what: str) -> None:
     if not isinstance(text, str):
-        raise InvalidService(f"{what} is {_shown(text)}; expected a str")
+        raise InvalidService(f"{what} is {shown(text)}; expected a str")
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
@@ -130,7 +121,7 @@ def _check_metadata(metadata: Mapping[str, str], what: str) -> None:
         raise InvalidService(f"{what} has {len(metadata)} pairs; at most {_MAX_PAIRS} are allowed")
     for key, value in metadata.items():
         if not isinstance(key, str) or not _KEY.fullmatch(key):
-            raise InvalidService(f"{what}: key {_shown(key)}: expected 1 to 128 letters, digits, '_', '.' or '-'")
+            raise InvalidService(f"{what}: key {shown(key)}: expected 1 to 128 letters, digits, '_', '.' or '-'")
         if not isinstance(value, str):
             raise InvalidService(f"{what}: value of {key!r} is a {type(value).__name__}; expected a str")
         try:
@@ -143,8 +134,8 @@ def _check_metadata(metadata: Mapping[str, str], what: str) -> None:
 
 def _check_endpoint(endpoint: Endpoint, name: str) -> None:
     if not isinstance(endpoint, Endpoint):
-        raise InvalidService(f"endpoint of service {name!r} is {_shown(endpoint)}; expected a microreg.Endpoint")
-    what = f"endpoint {_shown(endpoint.name)} of service {name!r}"
+        raise InvalidService(f"endpoint of service {name!r} is {shown(endpoint)}; expected a microreg.Endpoint")
+    what = f"endpoint {shown(endpoint.name)} of service {name!r}"
     _check_text(endpoint.name, f"name of {what}")
     if not endpoint.name:
         raise InvalidService(f"an endpoint of service {name!r} has an empty name")
@@ -156,7 +147,7 @@ def _check_endpoint(endpoint: Endpoint, name: str) -> None:
 
 def _check_value(value: Value, what: str, depth: int) -> None:
     if not isinstance(value, Value) or not isinstance(value.values, tuple):
-        raise InvalidService(f"{what}: {_shown(value)} is not a microreg.Value with a tuple of values")
+        raise InvalidService(f"{what}: {shown(value)} is not a microreg.Value with a tuple of values")
     if depth == 0:
         raise InvalidService(f"{what}: values are nested deeper than {codec.MAX_DEPTH} levels")
     _check_text(value.name, f"a value's name in {what}")
@@ -170,4 +161,4 @@ def _check_node(node: Node, name: str) -> None:
     check_advertised(node.address)
     _check_metadata(node.metadata, f"metadata of node {node.id!r} of service {name!r}")
     if not isinstance(node.status, Status):
-        raise InvalidService(f"status of node {node.id!r} is {_shown(node.status)}; expected a microreg.Status")
+        raise InvalidService(f"status of node {node.id!r} is {shown(node.status)}; expected a microreg.Status")

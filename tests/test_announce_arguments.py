@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
+from typing import cast
 
 import pytest
 
 import microreg
-from announcing import Store, greeter, state
+from announcing import Store, greeter, opened, run, state
 from microreg import net
 from microreg.announce.announcement import State
 from microreg.checked import Checked
@@ -22,6 +24,11 @@ from microreg.net import Advertised
 pytestmark = pytest.mark.filterwarnings("ignore:the announcement of:RuntimeWarning")
 
 # -- arguments -------------------------------------------------------------------------------------------
+
+def kind(value: object) -> str:
+    """What pytest calls a case whose value is too long to be shown."""
+    return type(value).__name__
+
 
 ONE = Service("greeter", nodes=[Node("10.0.0.1:80", id="a")])
 TWO = Service("greeter", nodes=[Node("10.0.0.1:80", id="a"), Node("10.0.0.2:80", id="b")])
@@ -77,6 +84,24 @@ def test_arguments_that_cannot_be_registered(arguments: dict[str, object], messa
     given_: dict[str, object] = {"service": "greeter", "port": 8080} | arguments
     with pytest.raises(InvalidService, match=message):
         microreg.announce(Checked(Store()), **given_)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("port", ["x" * 100_000, b"x" * 100_000, ["x"] * 100_000, 10**400, 10**5000], ids=kind)
+def test_a_port_of_any_length_is_shown_in_part(port: object) -> None:
+    with pytest.raises(InvalidService, match="^port .*: expected a number from 1 to 65535") as caught:
+        microreg.announce(Checked(Store()), "greeter", port=port)  # type: ignore[arg-type]
+    assert len(str(caught.value)) < 550
+
+
+@pytest.mark.parametrize("timeout", ["x", float("nan"), 10**400, [], True], ids=kind)
+def test_a_timeout_is_a_number_of_seconds(timeout: object) -> None:
+    async def main() -> None:
+        async with opened() as (registry, _), greeter(registry) as announcement:
+            for wait in (announcement.wait_live, partial(announcement.changed, None)):
+                with pytest.raises(ConfigError, match="^timeout .*: expected a number of seconds$"):
+                    await wait(timeout=cast(float, timeout))
+
+    run(main())
 
 
 @pytest.mark.parametrize("check", ["https://x/", "ftp://x:1", "http://", "tcp://x", "http://x:0/", "nonsense", 5, ""])

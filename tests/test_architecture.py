@@ -19,7 +19,7 @@ from support import ROOT, python
 # no backend imports another.
 FLOORS = """
 errors
-model net process
+model net process arguments
 url
 events
 catalog codec
@@ -44,13 +44,13 @@ PART_OF = {  # files of their own for their length only; what they hold is offer
 }
 
 # The kit's servers and proxies go on whatever the loop under test does.
-THREADED = {"sync", "toolkit", "testing.proxy", "testing.server"}
+THREADED = {"cli.loop", "sync", "toolkit", "testing.proxy", "testing.server"}
 # What only these may import. The front door needs importlib.metadata for __version__, inside a function.
 ONLY = {
     "pluggy": {"plugins", "hookspecs"},
     "importlib.metadata": {"plugins", "hookspecs", "microreg"},
     "threading": THREADED,
-    "concurrent": {"sync", "toolkit"},
+    "concurrent": {"cli.loop", "sync", "toolkit"},
     "multiprocessing": set[str](),
     "zeroconf": set[str](),
     "typer": {"cli"},

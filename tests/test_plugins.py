@@ -131,7 +131,7 @@ def test_a_missing_scheme_advises_the_extra_to_install(scheme: str, monkeypatch:
             assert field == "Provides-Extra"
             return ["all", "quux"]
 
-    monkeypatch.setattr(plugins, "metadata", lambda name: Metadata())
+    monkeypatch.setattr("microreg.plugins.entries.metadata", lambda name: Metadata())
     with pytest.raises(ConfigError, match=r"; install it with: pip install 'microreg\[quux\]'"):
         plugins.backend(scheme)
 
@@ -167,10 +167,16 @@ def use(group: str) -> object:
 
 
 GROUPS = ["backends", "layers", "strategies"]
+PANIC = """
+class Panic(BaseException):
+    "As extension modules raise it, and pytest."
+
+raise Panic("no way on")
+"""
 
 
 @pytest.mark.parametrize("group", GROUPS)
-@pytest.mark.parametrize("source", ["import does_not_exist_zz", "import sys; sys.exit(3)", "x = 1"])
+@pytest.mark.parametrize("source", ["import does_not_exist_zz", "import sys; sys.exit(3)", PANIC, "x = 1"])
 def test_a_plugin_that_cannot_be_imported(install: Install, group: str, source: str) -> None:
     install("plug", source, **{group: {"mine": "plug:Mine"}})
     kind = plugins.KINDS[f"microreg.{group}"]
@@ -179,6 +185,13 @@ def test_a_plugin_that_cannot_be_imported(install: Install, group: str, source: 
     assert caught.value.__cause__ is not None
     assert isinstance(microreg.connect("cache+memory://"), CacheLayer)
     microreg.Selector(microreg.connect("memory://"), "round_robin")
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_ctrl_c_while_a_plugin_is_imported_ends_the_program(install: Install, group: str) -> None:
+    install("plug", "raise KeyboardInterrupt", **{group: {"mine": "plug:Mine"}})
+    with pytest.raises(KeyboardInterrupt):
+        use(group)
 
 
 WRONG = GOOD + """
@@ -261,6 +274,75 @@ def test_a_plugin_that_is_not_what_its_group_is_for(install: Install, group: str
         use(group)
 
 
+# -- distributions and names that are wrong themselves -------------------------------------------------
+
+
+def test_a_distribution_that_cannot_be_read_is_one_warning_and_hides_no_other(
+    install: Install, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install("alien", "", strange={"a": "alien:A"})
+    (tmp_path / "alien-1.0.dist-info" / "entry_points.txt").write_bytes(b"\xff\xfe[microreg.backends]\nq=1")
+    install("plug", GOOD, backends={"mine": "plug:Mine"}, hooks={"wrapping": "plug:hooks"})
+    for _ in range(3):
+        assert type(microreg.connect("mine://")).__name__ == "Wrapping"
+    assert isinstance(microreg.connect("memory://").unwrap(MemoryRegistry), MemoryRegistry)
+    assert plugins.names("microreg.layers") == ("cache",)
+    (warning,) = warnings(caplog)
+    assert warning.startswith("alien: UnicodeDecodeError: ")
+
+
+def test_of_two_distributions_of_one_name_the_first_counts_beside_one_that_cannot_be_read(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("alien", "")
+    (tmp_path / "alien-1.0.dist-info" / "entry_points.txt").write_text("[microreg.backends]\nno equals sign")
+    install("plug", GOOD, backends={"mine": "plug:Mine"})
+    older = tmp_path / "older"
+    (tmp_path / "plug-1.0.dist-info").rename(tmp_path / "new")
+    install("plug", GOOD, backends={"mine": "plug:Older"})
+    older.mkdir()
+    (tmp_path / "plug-1.0.dist-info").rename(older / "plug-1.0.dist-info")
+    (tmp_path / "new").rename(tmp_path / "plug-1.0.dist-info")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(older)])
+    assert plugins.installed("microreg.backends")["mine"].value == "plug:Mine"
+
+
+def test_a_distribution_without_metadata_is_named_by_its_folder(install: Install, tmp_path: Path) -> None:
+    install("plug", "", backends={"mine": "plug:Mine"})
+    (tmp_path / "plug-1.0.dist-info" / "METADATA").unlink()
+    with pytest.raises(ConfigError, match=r"\(plug-1\.0\.dist-info without readable METADATA, plug:Mine\) is broken"):
+        microreg.connect("mine://")
+    (found,) = (each for each in plugins.inventory("microreg.backends") if each.name == "mine")
+    assert (found.distribution, found.version) == ("plug-1.0.dist-info without readable METADATA", "")
+
+
+@pytest.mark.parametrize(
+    ("group", "target", "url"), [("backends", "Mine", "Mine://"), ("layers", "Loud", "Mine+memory://")]
+)
+def test_a_name_that_no_config_string_can_say(install: Install, group: str, target: str, url: str) -> None:
+    install("plug", GOOD, **{group: {"Mine": f"plug:{target}"}})
+    message = rf"'Mine' \(plug, plug:{target}\) cannot be reached: .* lower case .* the plugin has to change the name$"
+    with pytest.raises(ConfigError, match=rf"'mine' is installed \(installed: .*Mine.*\); the \w+ {message}"):
+        microreg.connect(url)
+    with pytest.raises(ConfigError, match=rf"^the \w+ {message}"):
+        plugins.load(f"microreg.{group}", "Mine")
+
+
+def test_the_name_of_a_strategy_is_written_as_the_plugin_does(install: Install) -> None:
+    install("plug", GOOD, strategies={"Last": "plug:strategy"})
+    registry = microreg.connect("memory://")
+    assert microreg.Selector(registry, "Last").registry is registry
+    with pytest.raises(ConfigError, match=r"no strategy 'last' is installed .*; did you mean 'Last'\?"):
+        microreg.Selector(registry, "last")
+
+
+def test_a_name_that_is_far_too_long_is_shown_in_part() -> None:
+    with pytest.raises(ConfigError) as caught:
+        microreg.Selector(microreg.connect("memory://"), "x" * 100_000)
+    assert "no strategy 'xxx" in str(caught.value) and "x…' is installed" in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
 # -- conflicts ---------------------------------------------------------------------------------------
 
 
@@ -309,6 +391,12 @@ class TellsAmiss(MemoryRegistry):
         return "much"
 
 
+class TellsNothing(MemoryRegistry):
+    @classmethod
+    def about(cls) -> Mapping[str, str]:
+        raise SystemExit(3)
+
+
 class IsAbout(MemoryRegistry):
     def about(self) -> str:
         return "an ordinary method, which is none of our business"
@@ -319,6 +407,8 @@ def test_a_class_may_tell_what_it_finds_here() -> None:
     assert plugins.about(MemoryRegistry) == plugins.about(IsAbout) == {}
     with pytest.raises(ConfigError, match=r"about\(\) of TellsAmiss failed; expected a Mapping\[str, str\], got "):
         plugins.about(TellsAmiss)
+    with pytest.raises(ConfigError, match=r"about\(\) of TellsNothing failed; .*, got SystemExit: 3"):
+        plugins.about(TellsNothing)
 
 
 # -- hooks -------------------------------------------------------------------------------------------
@@ -347,6 +437,21 @@ class Silent:
 
 unknown, arguments, silent = Unknown(), Arguments(), Silent()
 """
+
+
+@pytest.mark.parametrize("source", [PANIC, "raise SystemExit(3)"])
+def test_a_hook_plugin_that_ends_the_program_when_imported_is_one_warning(
+    install: Install, caplog: pytest.LogCaptureFixture, source: str
+) -> None:
+    install("plug", source, hooks={"sand": "plug"})
+    for _ in range(3):
+        assert isinstance(microreg.connect("memory://"), Checked)
+    assert len(warnings(caplog)) == 1 and warnings(caplog)[0].startswith("sand (plug, plug): ")
+    (found,) = (each for each in plugins.inventory("microreg") if each.name == "sand")
+    with pytest.raises(ConfigError, match=r"the hook 'sand' \(plug, plug\) is broken: (Panic|SystemExit): "):
+        plugins.implemented(found)
+    with pytest.raises(ConfigError, match="no hook 'sand' of other is installed"):
+        plugins.implemented(found._replace(distribution="other"))
 
 
 @pytest.mark.parametrize("target", ["plug:missing", "plug:unknown", "plug:arguments", "plug:silent", "nowhere_zz:x"])
@@ -378,9 +483,23 @@ class Looks:
 
 
 class Raises:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
     @hookimpl
     def microreg_wrap(self) -> Registry:
-        raise RuntimeError("out of order")
+        raise self.error
+
+    @hookimpl
+    def microreg_announced(self) -> None:
+        raise self.error
+
+
+class Panic(BaseException):
+    """As extension modules raise it, and pytest."""
+
+
+FAILURES = [kind("out of order") for kind in (RuntimeError, SystemExit, Panic, GeneratorExit)]
 
 
 class Returns:
@@ -425,7 +544,9 @@ def test_each_hook_wraps_what_the_one_before_has_made(manager: Callable[..., Non
     assert isinstance(registry.inner.inner, CacheLayer)
 
 
-@pytest.mark.parametrize(("plugin", "message"), [(Raises(), "out of order"), (Returns(), "returned str")])
+@pytest.mark.parametrize(
+    ("plugin", "message"), [*((Raises(error), "out of order") for error in FAILURES), (Returns(), "returned str")]
+)
 def test_a_hook_that_fails_is_left_out(
     plugin: object, message: str, manager: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -434,6 +555,31 @@ def test_a_hook_that_fails_is_left_out(
         registry = microreg.connect("memory://")
     assert isinstance(registry, Around) and isinstance(registry.inner, Checked)
     assert len(warnings(caplog)) == 1 and message in warnings(caplog)[0]
+
+
+@pytest.mark.parametrize("error", FAILURES)
+def test_a_hook_that_fails_keeps_no_other_from_hearing(
+    error: BaseException, manager: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[object] = []
+
+    class Hears:
+        @hookimpl
+        def microreg_announced(self, announcement: object) -> None:
+            heard.append(announcement)
+
+    manager(Hears(), Raises(error))
+    plugins.tell("microreg_announced", announcement="it")
+    assert heard == ["it"]
+    assert len(warnings(caplog)) == 1 and "out of order" in warnings(caplog)[0]
+
+
+def test_ctrl_c_in_a_hook_ends_the_program(manager: Callable[..., None]) -> None:
+    manager(Raises(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        microreg.connect("memory://")
+    with pytest.raises(KeyboardInterrupt):
+        plugins.tell("microreg_announced", announcement="it")
 
 
 def test_a_hook_may_refuse_a_configuration(manager: Callable[..., None]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -142,7 +143,7 @@ def test_a_connection_that_is_closed_at_once_is_no_http_answer() -> None:
 def later(value: object) -> Check:
     async def check() -> object:
         await asyncio.sleep(0)
-        if isinstance(value, Exception):
+        if isinstance(value, BaseException):
             raise value
         return value
 
@@ -151,7 +152,7 @@ def later(value: object) -> Check:
 
 def now(value: object) -> Check:
     def check() -> object:
-        if isinstance(value, Exception):
+        if isinstance(value, BaseException):
             raise value
         return value
 
@@ -176,6 +177,8 @@ class Odd:
         (Odd(), False),
         (ValueError("broken"), False),
         (TimeoutError("database"), False),
+        (SystemExit(3), False),
+        (pytest.skip.Exception("no database"), False),
     ],
 )
 def test_functions_plain_and_async(kind: Callable[[object], Check], value: object, healthy: bool) -> None:
@@ -183,6 +186,25 @@ def test_functions_plain_and_async(kind: Callable[[object], Check], value: objec
         assert await probe(kind(value))() is healthy
 
     run(main())
+
+
+def test_ctrl_c_in_a_function_and_the_end_of_its_coroutine_go_on() -> None:
+    asked = probe(now(KeyboardInterrupt()))()
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(cast(Coroutine[object, object, bool], asked))
+    ended: list[BaseException] = []
+
+    async def check() -> None:
+        try:
+            await asyncio.sleep(0)
+        except BaseException as error:
+            ended.append(error)
+            raise
+
+    begun = cast(Coroutine[object, object, bool], probe(check)())
+    begun.send(None)
+    begun.close()
+    assert isinstance(ended[0], GeneratorExit) and inspect.getcoroutinestate(begun) == inspect.CORO_CLOSED
 
 
 def test_a_function_that_is_cancelled_from_inside_is_a_failure_and_a_cancelled_call_is_none() -> None:

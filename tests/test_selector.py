@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import TypeVar, cast
 
@@ -59,6 +59,11 @@ def memory(registry: Registry) -> MemoryStore:
     found = registry.unwrap(MemoryRegistry)
     assert found is not None
     return found.store
+
+
+def kind(value: object) -> str:
+    """What pytest calls a case whose value is too long to be shown."""
+    return type(value).__name__
 
 
 def ids(picked: Iterable[Node]) -> list[str]:
@@ -553,12 +558,48 @@ def test_call_sees_the_pool_as_it_is_at_each_attempt() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("attempts", [0, -1])
-def test_call_needs_an_attempt(attempts: int) -> None:
+@pytest.mark.parametrize("attempts", [0, -1, None, "3", 1.5, True])
+def test_call_needs_an_attempt(attempts: object) -> None:
     async def main() -> None:
         async with selecting() as (selector, _):
             with pytest.raises(ConfigError, match="expected at least 1"):
-                await selector.call("greeter", refusing([], OSError()), attempts=attempts)
+                await selector.call("greeter", refusing([], OSError()), attempts=cast(int, attempts))
+
+    run(main())
+
+
+def test_call_needs_a_function() -> None:
+    async def main() -> None:
+        async with selecting() as (selector, registry):
+            await registry.register(service(nodes(1)))
+            with pytest.raises(ConfigError, match="function None .*: expected an async function that takes a node"):
+                await selector.call("greeter", cast(Callable[[Node], Awaitable[None]], None))
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "timeout", [None, "x", "x" * 100_000, 10**400, 10**5000, float("nan"), True, [], b"5"], ids=kind
+)
+def test_a_timeout_is_a_number_of_seconds(timeout: object) -> None:
+    async def main() -> None:
+        async with selecting() as (selector, _):
+            with pytest.raises(ConfigError, match="^timeout .*: expected a number of seconds$") as caught:
+                await selector.select("nobody", timeout=cast(float, timeout))
+            assert len(str(caught.value)) < 500
+
+    run(main())
+
+
+def test_a_timeout_may_be_over_already_or_far_away() -> None:
+    async def main() -> None:
+        async with selecting() as (selector, registry):
+            for over in (0, -1, -1.5):
+                with pytest.raises(NoNodeAvailable):
+                    await selector.select("greeter", timeout=over)
+            waiting = asyncio.create_task(selector.select("greeter", timeout=float("inf")))
+            await registry.register(service(nodes(1)))
+            assert (await waiting).id == "n00000"
 
     run(main())
 
@@ -663,7 +704,7 @@ def test_a_selector_or_registry_that_is_not_open() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("name", ["", "x" * 256, "a\nb", "\ud800", 5, None])
+@pytest.mark.parametrize("name", ["", "x" * 256, "a\nb", "\ud800", 5, None, [], ["greeter"], {}])
 def test_names_that_cannot_be(name: object) -> None:
     async def main() -> None:
         async with selecting() as (selector, _):

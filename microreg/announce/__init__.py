@@ -89,6 +89,7 @@ def _record(
 
 
 def _address(registry: Registry, port: int | None, address: str | None) -> str:
+    from microreg.arguments import shown
     from microreg.errors import InvalidService
     from microreg.net import address_problem, advertised, join_address
 
@@ -99,10 +100,11 @@ def _address(registry: Registry, port: int | None, address: str | None) -> str:
             raise InvalidService("announce() needs port=8080, the port the service listens on, or address='host:8080'")
         return address
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
-        raise InvalidService(f"port {port!r}: expected a number from 1 to 65535, the one that the service listens on")
+        wrong = f"port {shown(port)}"
+        raise InvalidService(f"{wrong}: expected a number from 1 to 65535, the one that the service listens on")
     if address is not None:
         if not address_problem(address):
-            raise InvalidService(f"address {address!r} has a port already; leave out port={port}")
+            raise InvalidService(f"address {shown(address)} has a port already; leave out port={port}")
         return join_address(address, port)
     known = None if _told() else _found(registry, port)
     if known is not None:

@@ -13,6 +13,7 @@ from microreg import process
 from microreg.announce.journal import State, Transition
 from microreg.announce.probe import Probe
 from microreg.announce.writer import HOPELESS, Writer
+from microreg.arguments import check_timeout, shown
 from microreg.checked import Checked
 from microreg.errors import InvalidService, RegistryClosed, RegistryError, RegistryUnavailable
 from microreg.model import Endpoint, Node, Service, Status
@@ -138,7 +139,8 @@ class Announcement:
         writer = self._writer
         if not writer.started:
             raise RegistryClosed("this announcement has not begun: use `async with announce(...) as announcement:`")
-        await self._journal.until(lambda: self.state is State.LIVE or writer.stopping or writer.ended, timeout)
+        limit = None if timeout is None else check_timeout(timeout)
+        await self._journal.until(lambda: self.state is State.LIVE or writer.stopping or writer.ended, limit)
         if self.state is not State.LIVE or writer.stopping:
             why = self.error or "no attempt was answered so far"
             raise RegistryUnavailable(f"{writer.wanted.name!r} is {self.state}, not live: {why}")
@@ -159,7 +161,8 @@ class Announcement:
         Who falls behind by more than the 64 of :attr:`history` gets those.
         """
         journal = self._journal
-        await journal.until(lambda: bool(journal.after(since)) or self.state is State.GONE, timeout)
+        limit = None if timeout is None else check_timeout(timeout)
+        await journal.until(lambda: bool(journal.after(since)) or self.state is State.GONE, limit)
         return journal.after(since)
 
     async def update(
@@ -241,5 +244,5 @@ class Announcement:
 def _seconds(drain_delay: float) -> float:
     number = isinstance(drain_delay, int | float) and not isinstance(drain_delay, bool)
     if not number or not 0 <= drain_delay <= _MAX_DELAY:
-        raise InvalidService(f"drain_delay {drain_delay!r}: expected a number of seconds from 0 to {_MAX_DELAY:g}")
+        raise InvalidService(f"drain_delay {shown(drain_delay)}: expected a number of seconds from 0 to {_MAX_DELAY:g}")
     return float(drain_delay)

@@ -17,7 +17,10 @@ __all__ = ["Check", "Probe", "probe"]
 log = logging.getLogger("microreg.announce.probe")
 
 Check = str | Callable[[], bool | None | Awaitable[bool | None]]
-"""A probe URL, or a function (plain or async): an exception or what is false is a failure, True or None is health."""
+"""A probe URL, or a function (plain or async): an exception or what is false is a failure, True or None is health.
+
+Any exception: SystemExit too, which ends only the check. A KeyboardInterrupt ends the program.
+"""
 
 Probe = Callable[[], Awaitable[bool]]
 """Whether the thing is healthy now. Does not raise; may hang, so bound it in time."""
@@ -63,7 +66,9 @@ def _from_function(check: Callable[[], bool | None | Awaitable[bool | None]]) ->
         except asyncio.CancelledError:
             if _cancelled():
                 raise
-        except Exception as error:
+        except (KeyboardInterrupt, GeneratorExit):  # somebody wants an end of the program, or of this coroutine
+            raise
+        except BaseException as error:
             level, told = (logging.DEBUG if told else logging.WARNING), True
             log.log(level, "the check raised %s: %s", type(error).__name__, error)
         return False

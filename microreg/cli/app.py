@@ -116,7 +116,9 @@ def _add_plugins(app: typer.Typer) -> None:
         try:
             manager.subset_hook_caller("microreg_cli", others)(app=cast(App, app))
             get_command(app)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             app.registered_commands, app.registered_groups = commands, groups
             log.warning(
                 "skipped the commands of a broken plugin",

@@ -26,13 +26,18 @@ class CannotStart(Exception):
         self.code = code
 
 
+_LOOK = 0.02
+"""Seconds between two looks at what the command left running; nothing tells of the end of a grandchild."""
+
+
 class Child:
-    """A running command. ``kill_after`` seconds after :meth:`stop` it is killed."""
+    """A running command, and what it started. ``kill_after`` seconds after :meth:`stop` they are killed."""
 
     def __init__(self, process: asyncio.subprocess.Process, kill_after: float) -> None:
         self._process = process
         self._kill_after = kill_after
         self._killer: asyncio.TimerHandle | None = None
+        self._empty = False  # nobody is left in its process group, whose number may be another's by now
 
     @classmethod
     async def start(cls, command: Sequence[str], env: Mapping[str, str], kill_after: float) -> Child:
@@ -80,16 +85,50 @@ class Child:
 
     def send_group(self, number: int) -> None:
         """Send a signal to it and to what it started, except what has made a group of its own."""
-        if self.running:
+        if not self._empty:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
     def stop(self, number: int) -> None:
-        """Send a signal that is to end it, and SIGKILL to its group where it is still there ``kill_after`` later."""
-        self.send(number)
+        """Send its group a signal that is to end it, and SIGKILL where it is still there ``kill_after`` later.
+
+        To the group, as Ctrl-C on a terminal and systemd do: a shell script that runs the server without ``exec``
+        would end alone, or not before the server. What is stopped is continued, or it could not end.
+        """
+        self.send_group(number)
+        self.send_group(signal.SIGCONT)
         if self._killer is None:
             loop = asyncio.get_running_loop()
             self._killer = loop.call_later(self._kill_after, self.send_group, signal.SIGKILL)
+
+    async def end_rest(self) -> None:
+        """After :meth:`wait`: end what is left of its group, with SIGTERM, and SIGKILL ``kill_after`` later."""
+        if self._group_ended():
+            return
+        if not self.stopping:  # else they have the signal already
+            self.send_group(signal.SIGTERM)
+            self.send_group(signal.SIGCONT)
+        loop = asyncio.get_running_loop()
+        late = loop.time() + self._kill_after
+        while loop.time() < late:
+            await asyncio.sleep(_LOOK)
+            if self._group_ended():
+                return
+        self.send_group(signal.SIGKILL)
+        self._empty = True
+
+    def _group_ended(self) -> bool:
+        """Whether nobody is left. As process 1 of a container we inherit orphans, and have to reap them."""
+        try:
+            with suppress(ChildProcessError):
+                while os.waitpid(-self.pid, os.WNOHANG)[0]:
+                    pass
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            self._empty = True
+        except PermissionError:
+            return False
+        return self._empty
 
 
 def _bound_to_parent() -> Callable[[], None] | None:

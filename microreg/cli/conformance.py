@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from difflib import get_close_matches
 from types import TracebackType
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Self
 
 from microreg.cli.common import is_terminal, print_lines, print_table, table
 from microreg.cli.errors import FAILED, OK, redacted, write_error
+from microreg.cli.hanging import hanging
 from microreg.cli.loop import write
 from microreg.cli.text import safe
-from microreg.errors import ConfigError
+from microreg.errors import ConfigError, RegistryTimeout
 from microreg.model import Node, Service
 from microreg.testing import CHECKS, Check, Harness, Report, Result
 from microreg.testing import verify as run_checks
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from microreg.testing.case import Case
 
 __all__ = ["check_registry"]
+
+_CALLS = 4
+"""Calls of the first try, each of which may take as long as the option timeout."""
+
+_SPARE = 2.0
+"""Seconds that these calls may take longer in all, on a busy machine."""
 
 _STYLE = {"passed": "green", "failed": "red", "skipped": "yellow"}
 
@@ -38,15 +45,16 @@ async def check_registry(
     if not as_json:
         title = redacted(harness.title)
         write_error(safe(f'microreg: verify writes services named "kit-…" to {title}, and withdraws them'))
-    await _try(harness)
-    with _Progress(len(checks)) if is_terminal() and not as_json else nullcontext() as progress:
-        report = await run_checks(harness, checks if progress is None else progress.followed(checks))
+    await _usable(harness)
     if as_json:
+        report = await run_checks(harness, checks)
         await write(report.json())
     elif is_terminal():
+        with _Progress(len(checks)) as progress:
+            report = await run_checks(harness, progress.followed(checks))
         _show(report)
     else:
-        _print(report)
+        report = await run_checks(harness, checks, tell=_print)
     return OK if report.ok else FAILED
 
 
@@ -61,12 +69,38 @@ def _selected(ids: Sequence[str]) -> tuple[Check, ...]:
     return tuple(check for check in CHECKS if not ids or check.id in ids)
 
 
+async def _usable(harness: Harness) -> None:
+    """Raise what keeps the registry from being used at all: being out of reach, or refusing us, is no finding.
+
+    Its calls are bounded by the option ``timeout``, so that what has not ended then swallows its cancellation.
+    """
+    trial = asyncio.create_task(_try(harness), name="microreg verify trial")
+    try:
+        await asyncio.wait([trial], timeout=_CALLS * harness.connect().options.timeout + _SPARE)
+    except asyncio.CancelledError:
+        trial.cancel()
+        await asyncio.wait([trial])
+        raise
+    if not trial.done():
+        trial.cancel()
+        raise RegistryTimeout(
+            f"{redacted(harness.title)}: a first register and deregister did not end, neither by the option timeout "
+            f"nor when cancelled: {hanging([trial])}. A backend has to let asyncio.CancelledError through"
+        )
+    await trial
+
+
 async def _try(harness: Harness) -> None:
-    """One write and its withdrawal: a registry that cannot be reached, or refuses us, is no finding of the kit."""
+    """One write and its withdrawal. An error that is none of a registry's is left to the checks."""
     probe = Service(f"kit-{os.urandom(5).hex()}", nodes=[Node("127.0.0.1:1", id="probe")])
-    async with harness.connect() as registry:
-        await registry.register(probe, ttl=harness.ttl)
-        await registry.deregister(probe)
+    try:
+        async with harness.connect() as registry:
+            await registry.register(probe, ttl=harness.ttl)
+            await registry.deregister(probe)
+    except (Exception, asyncio.CancelledError, KeyboardInterrupt):
+        raise
+    except BaseException:
+        return
 
 
 class _Progress:
@@ -115,18 +149,17 @@ class _Progress:
         self._live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
 
 
-def _print(report: Report) -> None:
-    print_lines(
-        (each.outcome, each.check.id, f"{each.seconds:.2f}", safe(redacted(_reason(each)))) for each in report.results
-    )
-    for text in _explanations(report):
-        write_error(text)
+def _print(result: Result) -> None:
+    print_lines([(result.outcome, result.check.id, f"{result.seconds:.2f}", safe(redacted(_reason(result))))])
+    if result.outcome == "failed":
+        write_error(_explained(result))
 
 
 def _show(report: Report) -> None:
     print_table(_table(report))
-    for text in _explanations(report):
-        print(f"{text}\n")
+    for result in report.results:
+        if result.outcome == "failed":
+            print(f"{_explained(result)}\n")
     print(report.summary())
 
 
@@ -148,7 +181,6 @@ def _reason(result: Result) -> str:
     return result.explanation or result.check.sentence
 
 
-def _explanations(report: Report) -> list[str]:
-    """What went wrong in full, for each check that failed."""
-    failed = [result.explanation for result in report.results if result.outcome == "failed"]
-    return ["\n".join(map(safe, redacted(text).split("\n"))) for text in failed]
+def _explained(result: Result) -> str:
+    """What went wrong, in full."""
+    return "\n".join(map(safe, redacted(result.explanation).split("\n")))

@@ -52,7 +52,7 @@ def get_service(
             print_lines([safe(cell) for cell in row] for row in rows(services))
         return OK
 
-    return execute(main)
+    return execute(main, as_json=json)
 
 
 def _table(services: tuple[Service, ...]) -> Table:

@@ -42,7 +42,7 @@ def list_services(registry: RegistryOption = None, json: JsonOption = False, tim
             _show(services)
         return OK
 
-    return execute(main)
+    return execute(main, as_json=json)
 
 
 async def _everything(registry: Registry) -> list[Service]:

@@ -8,14 +8,28 @@ import select
 import signal
 import stat
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from types import FrameType
+
+from microreg.cli.errors import failed
+from microreg.cli.hanging import LastResort, end_hard, hanging
 
 __all__ = ["Stop", "end_quietly", "execute", "handling", "write"]
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _SIGPIPE = 13
+_CLEANING = 8.0
+"""Seconds that a cancelled command may take: longer than a registry's close, shorter than Docker waits (10 s)."""
+
+_AGAIN = 1.0
+"""Seconds that it may take once it was asked again."""
+
+_LEFT = 2.0
+"""Seconds that tasks and threads which nobody joined may take to end after the command."""
+
 _AT_ONCE = 4096
 """Bytes that a pipe which is ready for writing takes without blocking (POSIX: PIPE_BUF, 512 or more)."""
 
@@ -24,14 +38,17 @@ class Stop:
     """What asks a command to stop: SIGINT, SIGTERM, SIGHUP, or a reader of its output that went away.
 
     A command that stops by itself sets ``graceful`` and awaits ``asked``; a second signal cancels it.
-    Every other command is cancelled by the first.
+    Every other command is cancelled by the first. One that does not end when it was cancelled is ended hard,
+    after eight seconds, or one second after the next signal; see ``last_resort``.
     """
 
-    def __init__(self, task: asyncio.Task[object]) -> None:
+    def __init__(self, task: asyncio.Task[object], last_resort: LastResort) -> None:
         self.asked = asyncio.Event()
         self.graceful = False
         self.signal = 0
+        self.last_resort = last_resort
         self._task = task
+        self._cancelled = False
 
     def ask(self, number: int) -> None:
         """Stop because of a signal."""
@@ -40,23 +57,71 @@ class Stop:
             return
         self.asked.set()
         if again or not self.graceful:
+            if number != _SIGPIPE:
+                self.last_resort.within(_AGAIN if self._cancelled else _CLEANING)
+            self._cancelled = True
             self._task.cancel()
 
 
-def execute(main: Callable[[Stop], Coroutine[object, object, int]], *, writes: bool = True) -> int:
+def execute(
+    main: Callable[[Stop], Coroutine[object, object, int]], *, writes: bool = True, as_json: bool = False
+) -> int:
     """Run ``main`` in a new event loop; its exit code, or 128 + signal where a signal ended it.
 
-    A command that does not write to stdout itself says so, and goes on when nobody reads it.
+    A command that does not write to stdout itself says so, and goes on when nobody reads it. Tasks and threads that
+    a backend leaves behind get two seconds; where they are still there, the error is reported and the process ends.
     """
-    with asyncio.Runner() as runner:
-        return runner.run(_guarded(main, writes))
+    runner, pool, before = asyncio.Runner(), ThreadPoolExecutor(), set(threading.enumerate())
+    runner.get_loop().set_default_executor(pool)
+    code, error = 0, None
+    try:
+        code = runner.run(_guarded(main, writes))
+    except Exception as raised:
+        error = raised
+    except BaseException:
+        runner.close()
+        raise
+    left = _left_behind(runner, pool, before)
+    if left:
+        code = code if error is None else failed(error, as_json=as_json)
+        sys.stdout.flush()
+        end_hard(code, f"warning: still running, and left behind: {', '.join(left)}")
+    runner.close()
+    if error is not None:
+        raise error
+    return code
+
+
+def _left_behind(runner: asyncio.Runner, pool: ThreadPoolExecutor, before: set[threading.Thread]) -> list[str]:
+    """The names of tasks that do not end when they are cancelled, and of threads that do not end."""
+    loop = runner.get_loop()
+    deadline = loop.time() + _LEFT
+    tasks = runner.run(_cancelled())
+    pool.shutdown(wait=False, cancel_futures=True)
+    threads = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
+    for thread in threads:
+        thread.join(max(0.0, deadline - loop.time()))
+    return sorted(tasks) + [f"thread {thread.name}" for thread in threads if thread.is_alive()]
+
+
+async def _cancelled() -> list[str]:
+    """Cancel all tasks there are; those that have not ended then, and where each waits."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if not tasks:
+        return []
+    _, left = await asyncio.wait(tasks, timeout=_LEFT)
+    return [hanging([task]) for task in left]
 
 
 async def _guarded(main: Callable[[Stop], Coroutine[object, object, int]], writes: bool) -> int:
     task = asyncio.current_task()
     assert task is not None
-    stop = Stop(task)
-    with handling(_SIGNALS, stop.ask), _reader_gone(stop) if writes else nullcontext():
+    last_resort = LastResort(asyncio.get_running_loop())
+    stop = Stop(task, last_resort)
+    reader = _reader_gone(stop) if writes else nullcontext()
+    with last_resort.ready(), handling(_SIGNALS, stop.ask, last_resort), reader:
         try:
             return await main(stop)
         except asyncio.CancelledError:
@@ -72,15 +137,25 @@ async def _guarded(main: Callable[[Stop], Coroutine[object, object, int]], write
 
 
 @contextmanager
-def handling(names: Iterable[str], call: Callable[[int], None]) -> Generator[None, None, None]:
+def handling(
+    names: Iterable[str], call: Callable[[int], None], last_resort: LastResort | None = None
+) -> Generator[None, None, None]:
     """Have the loop call ``call`` with the number of each of these signals that comes.
 
+    With ``last_resort`` they are to end the command, and do so also where the loop is blocked.
     A signal that the parent process ignores stays ignored: nohup and background jobs rely on it.
     """
     loop = asyncio.get_running_loop()
 
-    def handle(number: int, _frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(call, number)
+    def handle(number: int, frame: FrameType | None) -> None:
+        if last_resort is not None:
+            last_resort.came(number, frame)
+        loop.call_soon_threadsafe(act, number)
+
+    def act(number: int) -> None:
+        if last_resort is not None:
+            last_resort.noticed()
+        call(number)
 
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in numbers}

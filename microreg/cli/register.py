@@ -72,7 +72,7 @@ def register(
             )
             return await _run(announcement, stop, seconds, as_json=json)
 
-    return execute(main)
+    return execute(main, as_json=json)
 
 
 def _check_place(port: int | None, address: str | None) -> None:

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from microreg.announce.announcement import Announcement
 from microreg.cli.announcing import CheckOption, IdOption, MetaOption, TtlOption, VersionOption, announcement_of
 from microreg.cli.child import CannotStart, Child
 from microreg.cli.common import RegistryOption, configured, duration, option
@@ -68,16 +67,18 @@ def run(
     """Run a program in any language and announce it, from when its port answers until it is to stop.
 
     With --check, from when that passes. SIGTERM, SIGINT (Ctrl-C) and SIGQUIT reach the program last: first the
-    node is drained and deregistered, then the program gets the signal, and --kill-after later SIGKILL. A second
-    signal is passed on at once, SIGHUP, SIGUSR1 and SIGUSR2 always are. When the program ends by itself it is
-    deregistered at once. While the registry is away the program runs on.
+    node is drained and deregistered, then the program and what it started get the signal, and --kill-after later
+    SIGKILL. A second signal is passed on at once, SIGHUP, SIGUSR1 and SIGUSR2 always are, to the program alone.
+    When the program ends by itself it is deregistered at once, and what it left running is ended. While the
+    registry is away the program runs on.
 
     The exit code is the program's, 128 + n where signal n ended it, 127 where it was not found, 126 where it
     cannot be run. It has stdin, stdout and stderr to itself but for a few lines on stderr, and runs in a session
-    of its own: it can use the terminal, but there is no /dev/tty. On Linux it is killed when microreg is killed.
+    of its own: it can use the terminal, but there is no /dev/tty. On Linux it is killed when microreg is killed,
+    but not what it started.
     """
 
-    async def main(_: Stop) -> int:
+    async def main(stop: Stop) -> int:
         if os.name != "posix":
             raise Unsupported("microreg run needs the signals and sessions of Unix, which this system has not")
         patience = duration("--kill-after", kill_after)
@@ -96,7 +97,8 @@ def run(
         )
         try:
             door = Doorbell(port, node.node.address, check)
-            return await _run(opened, node, door, command, _KILL_AFTER if patience is None else patience)
+            supervisor = Supervisor(node, door, stop.last_resort)
+            return await _run(opened, supervisor, door, command, _KILL_AFTER if patience is None else patience)
         finally:
             await node.drain()
 
@@ -104,12 +106,11 @@ def run(
 
 
 async def _run(
-    registry: Registry, announcement: Announcement, door: Doorbell, command: Sequence[str], kill_after: float
+    registry: Registry, supervisor: Supervisor, door: Doorbell, command: Sequence[str], kill_after: float
 ) -> int:
     """The exit code of the command. What goes wrong when the registry closes does not change it."""
     await registry.open()
     try:
-        supervisor = Supervisor(announcement, door)
         with supervisor.signals():
             child = await Child.start(command, _environment(door.port), kill_after)
             return await supervisor.watch_over(child)

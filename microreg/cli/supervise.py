@@ -15,6 +15,7 @@ from microreg.announce.probe import Probe, probe
 from microreg.cli.announcing import told
 from microreg.cli.child import Child
 from microreg.cli.errors import write_error
+from microreg.cli.hanging import LastResort
 from microreg.cli.loop import handling
 from microreg.cli.text import safe
 
@@ -29,6 +30,9 @@ _HEARD = 0.5
 
 _LATE = 10.0
 """Seconds after which a port that does not answer is worth a warning."""
+
+_STUCK = 2.0
+"""Seconds that the registry may hold us up after the signal which says that nobody is to wait for it any longer."""
 
 _RING = 0.05
 _RING_CAP = 0.5
@@ -83,9 +87,10 @@ async def _asked(ask: Probe, seconds: float) -> bool:
 class Supervisor:
     """One announcement and one child: the announcement begins after the child answers, and ends before it."""
 
-    def __init__(self, announcement: Announcement, door: Doorbell) -> None:
+    def __init__(self, announcement: Announcement, door: Doorbell, last_resort: LastResort) -> None:
         self._announcement = announcement
         self._door = door
+        self._last_resort = last_resort
         self._child: Child | None = None
         self._told: Transition | None = None
         self._signal = 0
@@ -95,7 +100,10 @@ class Supervisor:
     @contextmanager
     def signals(self) -> Generator[None, None, None]:
         """Every signal of the process is ours, from before the child starts until it has ended."""
-        with handling((*_STOPPING, *_PASSED_ON, *_JOB_CONTROL), self._signalled):
+        with (
+            handling(_STOPPING, self._signalled, self._last_resort),
+            handling((*_PASSED_ON, *_JOB_CONTROL), self._signalled),
+        ):
             yield
 
     async def watch_over(self, child: Child) -> int:
@@ -114,6 +122,7 @@ class Supervisor:
             if not ended.done() and not child.stopping:
                 child.stop(self._signal or signal.SIGTERM)
             code = await ended
+            await child.end_rest()
         finally:
             child.send_group(signal.SIGKILL)
             for task in (asked, announcing, reporter):
@@ -156,6 +165,7 @@ class Supervisor:
             child.stop(number)
         elif self._announcing is not None:
             self._announcing.cancel()  # for the second time: nobody is to wait for the store any longer
+            self._last_resort.within(_STUCK)
 
     async def _report(self) -> None:
         while news := await self._announcement.changed(self._told):

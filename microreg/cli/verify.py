@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from microreg.cli.common import JsonOption, duration, option
+from microreg.cli.errors import FAILED, write_error
 from microreg.cli.loop import Stop, execute
 
 __all__ = ["verify"]
@@ -41,8 +42,9 @@ def verify(
     It WRITES to that registry: services whose names begin with "kit-", which are withdrawn at the end. Services
     of others are left alone. Exit code 1 where a sentence was broken, or none could be checked. What the
     registry does not offer is skipped, and the report says what was missing; whatever has to break the store
-    is always skipped here. In a pipe, separated by tabs: outcome, check, seconds, sentence or why; what went
-    wrong in full goes to stderr.
+    is always skipped here. In a pipe there is one line for each check as it ends, separated by tabs: outcome, check,
+    seconds, sentence or why; what went wrong in full goes to stderr. Where a lookup or a watch hangs at all, the
+    checks that need it are skipped.
     """
 
     async def main(_: Stop) -> int:
@@ -51,4 +53,8 @@ def verify(
         seconds, within = duration("--ttl", ttl) or _TTL, duration("--patience", patience) or _PATIENCE
         return await check_registry(url, check or (), seconds, within, concurrency, as_json=json)
 
-    return execute(main)
+    try:
+        return execute(main, as_json=json)
+    except SystemExit as error:
+        write_error(f"microreg: the backend raised SystemExit({error.code!r}) in a task, which ends a whole program")
+        return FAILED

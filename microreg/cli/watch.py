@@ -67,7 +67,7 @@ def watch(
             await _follow(await stack.enter_async_context(opened.watch(name)), view, seconds)
         return OK
 
-    return execute(main)
+    return execute(main, as_json=json)
 
 
 async def _follow(watch: Watch, view: _View, timeout: float | None) -> None:

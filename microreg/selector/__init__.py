@@ -15,13 +15,14 @@ from types import TracebackType
 from typing import Self, TypeVar, cast
 
 from microreg import process
-from microreg.errors import ConfigError, NoNodeAvailable, RegistryClosed, RegistryError, WrongLoop
-from microreg.events import Change
+from microreg.arguments import check_timeout, shown
+from microreg.errors import ConfigError, NoNodeAvailable, RegistryClosed, WrongLoop
 from microreg.layers.cache import CacheLayer
 from microreg.model import Node
 from microreg.options import Options
 from microreg.registry import Registry
 from microreg.rules import check_name
+from microreg.selector.pool import Pool
 from microreg.selector.strategies import Pick, Strategy
 
 __all__ = ["Selector"]
@@ -53,7 +54,7 @@ class Selector:
         self._own: CacheLayer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over = ""  # why no call is possible any more
-        self._pools: dict[str, _Pool] = {}
+        self._pools: dict[str, Pool] = {}
         self._picks: dict[str, Pick] = {}
 
     async def __aenter__(self) -> Self:
@@ -94,7 +95,11 @@ class Selector:
 
         From another thread than the loop's, only names that were selected before can be picked.
         """
-        pick = self._picks.get(name)
+        try:
+            pick = self._picks.get(name)
+        except TypeError:  # it cannot even be looked up
+            check_name(name)
+            raise
         if pick is None:
             pool = self._pool(name)
             pick = self._picks.get(name)
@@ -104,9 +109,14 @@ class Selector:
 
     async def select(self, name: str, *, timeout: float = 5.0) -> Node:
         """The next node; waits up to ``timeout`` seconds for one. Raises NoNodeAvailable after that."""
-        pick = self._picks.get(name)
+        try:
+            pick = self._picks.get(name)
+        except TypeError:  # it cannot even be looked up
+            check_name(name)
+            raise
         if pick is not None:
             return pick()
+        timeout = check_timeout(timeout)
         pool = self._pool(name)
         self._check_loop(name)
         try:
@@ -132,6 +142,8 @@ class Selector:
         TimeoutError, a stream that ended early); pass your client's own, and only for calls that may
         be repeated. Raises what the last call raised, or NoNodeAvailable where there was no node at all.
         """
+        if not callable(function):
+            raise ConfigError(f"function {shown(function)}: expected an async function that takes a node")
         following = self.retries(name, attempts)
         node = await self.select(name, timeout=timeout)
         while True:
@@ -148,8 +160,8 @@ class Selector:
 
         For whoever calls in another way than ``call``. Any thread may ask, one at a time.
         """
-        if attempts < 1:
-            raise ConfigError(f"attempts={attempts}: expected at least 1")
+        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
+            raise ConfigError(f"attempts={shown(attempts)}: expected at least 1, a whole number")
         tried: set[str] = set()
 
         def following(failed: Node) -> Node | None:
@@ -174,7 +186,7 @@ class Selector:
         rest = [node for node in pool.nodes if node.id not in tried]
         return self._rng.choice(rest) if rest else None
 
-    def _pool(self, name: str) -> _Pool:
+    def _pool(self, name: str) -> Pool:
         pool = self._pools.get(name)
         if pool is None:
             if self._over:
@@ -183,7 +195,7 @@ class Selector:
                 raise RegistryClosed("this Selector is not open: use `async with Selector(registry) as selector:`")
             check_name(name)
             self._check_loop(name)
-            pool = _Pool(name, self._cache, self._publish)
+            pool = Pool(name, self._cache, self._publish)
             pool.start()
             self._pools[name] = pool
         return pool
@@ -198,7 +210,7 @@ class Selector:
                 "select() the name once there"
             )
 
-    def _publish(self, pool: _Pool) -> None:
+    def _publish(self, pool: Pool) -> None:
         if not pool.nodes:
             self._picks.pop(pool.name, None)
             return
@@ -211,86 +223,6 @@ class Selector:
             log.exception("a strategy failed", extra={"service": pool.name})
 
 
-class _Pool:
-    """The selectable nodes of one name, kept up to date from the cache."""
-
-    def __init__(self, name: str, cache: CacheLayer, publish: Callable[[_Pool], None]) -> None:
-        self.name = name
-        self.nodes: tuple[Node, ...] = ()
-        self.problem = ""
-        self._known = 0
-        self._cache = cache
-        self._publish = publish
-        self._loop = asyncio.get_running_loop()
-        self._waiters: set[asyncio.Future[None]] = set()
-        self._scheduled: asyncio.Handle | None = None
-        self._unsubscribe: Callable[[], None] = lambda: None
-
-    def start(self) -> None:
-        """Follow the name and publish what is known."""
-        self._followed = self._cache.follow(self.name)
-        self._unsubscribe = self._cache.subscribe(self.name, self._changed)
-        self._followed.task.add_done_callback(self._over)
-        self._build()
-
-    def close(self) -> None:
-        """Stop, and end every wait with RegistryClosed."""
-        self._unsubscribe()
-        self._followed.task.remove_done_callback(self._over)
-        if self._scheduled is not None:
-            self._scheduled.cancel()
-        self._wake(RegistryClosed("the Selector was closed"))
-
-    async def wait(self) -> None:
-        """Wait until the pool was built again. Raises what ended the watch for good."""
-        if self._followed.error is not None:
-            raise self._followed.error.with_traceback(None)
-        waiter = self._loop.create_future()
-        self._waiters.add(waiter)
-        try:
-            await waiter
-        finally:
-            self._waiters.discard(waiter)
-
-    def why(self) -> str:
-        """Why there is no node, for an error."""
-        if self._followed.error is not None:
-            return str(self._followed.error)
-        if self.problem:
-            return self.problem
-        if self._known:
-            return f"{self._known} known, none is passing or warning"
-        if not self._followed.live:
-            reason = self._followed.reason
-            return f"the registry is away: {reason}" if reason else "the registry has not answered yet"
-        return "none is registered"
-
-    def _changed(self, _change: Change) -> None:
-        if self._scheduled is None:
-            self._scheduled = self._loop.call_soon(self._build)
-
-    def _build(self) -> None:
-        self._scheduled = None
-        nodes = [node for service in self._cache.services(self.name) for node in service.nodes]
-        self._known = len(nodes)
-        self.nodes = tuple(node for node in nodes if node.status.selectable)
-        self._publish(self)
-        if self.nodes:
-            self._wake(None)
-
-    def _over(self, _task: asyncio.Task[None]) -> None:
-        if self._followed.error is not None:
-            self._wake(self._followed.error)
-
-    def _wake(self, error: RegistryError | None) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                if error is None:
-                    waiter.set_result(None)
-                else:
-                    waiter.set_exception(error)
-
-
 def _strategy(strategy: str | Strategy) -> Strategy:
     found: object = strategy
     if isinstance(strategy, str):
@@ -298,5 +230,5 @@ def _strategy(strategy: str | Strategy) -> Strategy:
 
         found = load("microreg.strategies", strategy)
     if not callable(found):
-        raise ConfigError(f"strategy {strategy!r} is {found!r}; expected a name or a function (nodes, rng) -> pick")
+        raise ConfigError(f"strategy {shown(found)}: expected a name or a function (nodes, rng) -> pick")
     return cast(Strategy, found)

@@ -7,10 +7,9 @@ import atexit
 import logging
 import warnings
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, wait
 from contextlib import suppress
 from functools import partial
-from threading import RLock, Thread, get_ident
+from threading import Lock, Thread, get_ident
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from microreg import process
@@ -34,17 +33,25 @@ _Last = Callable[[], Awaitable[None]]
 
 
 class _Call(Generic[R]):
-    """One blocking call: its task on the loop, and what the thread that waits will get."""
+    """One blocking call: its task on the loop, and what the thread that waits will get.
+
+    A signal handler may strike the thread that waits and call, too, so the loop must never want a lock which that
+    thread holds now and then, as a Future's or an Event's is. Here the loop only opens a lock, which takes no time.
+    """
 
     def __init__(self, name: str, function: Callable[[], Awaitable[R]]) -> None:
-        self.outcome: Future[R] = Future()
+        self.done = False
         self._name = name
         self._function = function
         self._task: asyncio.Task[R] | None = None
+        self._results: list[R] = []
+        self._error: BaseException | None = None
+        self._waiting = Lock()
+        self._waiting.acquire()
 
     def start(self) -> None:
         """On the loop, in a copy of the caller's context: begin."""
-        if not self.outcome.done():
+        if not self.done:
             self._task = asyncio.get_running_loop().create_task(self._run(), name=f"microreg call {self._name}")
             self._task.add_done_callback(self._finish)
 
@@ -57,8 +64,23 @@ class _Call(Generic[R]):
 
     def fail(self, why: str = "the registry was closed while this call was under way") -> None:
         """There is no loop for it (any more): nobody waits for ever."""
-        if not self.outcome.done():
-            self.outcome.set_exception(RegistryClosed(why))
+        if not self.done:
+            self._end(RegistryClosed(why))
+
+    def wait(self, timeout: float = -1) -> None:
+        """Until it is done, or ``timeout`` seconds have passed; without end by default."""
+        if not self.done:
+            self._waiting.acquire(timeout=timeout)
+
+    def result(self) -> R:
+        """Wait for what the function returns, or raise what it raises."""
+        self.wait()
+        try:
+            if self._error is not None:
+                raise self._error
+            return self._results[0]
+        finally:
+            del self  # the error's traceback leads here
 
     async def _run(self) -> R:
         return await self._function()
@@ -66,10 +88,17 @@ class _Call(Generic[R]):
     def _finish(self, task: asyncio.Task[R]) -> None:
         if task.cancelled():
             self.fail()
-        elif (error := task.exception()) is not None:
-            self.outcome.set_exception(error)
-        else:
-            self.outcome.set_result(task.result())
+            return
+        error = task.exception()
+        if error is None:
+            self._results.append(task.result())
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        self._error = error
+        self.done = True
+        with suppress(RuntimeError):  # it is open: the loop and a caller have found at once that there is no loop
+            self._waiting.release()
 
 
 class Portal:
@@ -83,7 +112,6 @@ class Portal:
         self._name = name
         self._last = last
         self._pid = process.pid
-        self._lock = RLock()  # reentrant: a signal handler may close what it has interrupted
         self._calls: set[_Call[Any]] = set()
         self._closed = False
         self._workers = Workers(f"microreg {name}")
@@ -118,7 +146,7 @@ class Portal:
         call = _Call(getattr(function, "__name__", ""), partial(function, *args, **kwargs))
         try:
             self._submit(call)
-            return call.outcome.result()
+            return call.result()
         except BaseException:
             self._cancel(call)
             raise
@@ -191,20 +219,19 @@ class Portal:
             )
 
     def _submit(self, call: _Call[R]) -> None:
-        with self._lock:
-            if not self._closed:
-                self._calls.add(call)
-                with suppress(RuntimeError):  # the loop is closed: a signal handler has stopped it just now
-                    self._loop.call_soon_threadsafe(call.start)
-                    return
+        self._calls.add(call)  # first: from now on whoever ends the loop also ends the call
+        if not self._closed:
+            with suppress(RuntimeError):  # the loop is closed: another thread, or a signal handler, has stopped it
+                self._loop.call_soon_threadsafe(call.start)
+                return
         call.fail(f"{self._name} was closed; connect() again for another")
 
     def _cancel(self, call: _Call[R]) -> None:
-        if call.outcome.done():
+        if call.done:
             return
         try:
             self._schedule(call.cancel)
-            wait([call.outcome], timeout=_GRACE)
+            call.wait(_GRACE)
         except BaseException:
             self._schedule(call.cancel)
             raise
@@ -216,10 +243,9 @@ class Portal:
     # -- the end ---------------------------------------------------------------------------------
 
     def _end(self, last: _Last | None) -> None:
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
+        if self._closed:
+            return
+        self._closed = True
         self._schedule(partial(self._begin_to_end, last))
 
     def _begin_to_end(self, last: _Last | None) -> None:
@@ -266,9 +292,7 @@ class Portal:
                 self._loop.run_until_complete(self._wind_down())
             finally:
                 self._loop.close()
-                with self._lock:
-                    left = tuple(self._calls)
-                for call in left:
+                for call in tuple(self._calls):
                     call.fail()
 
     async def _serve(self) -> None:

@@ -6,8 +6,10 @@ import random
 from collections.abc import Callable
 from typing import TypeVar
 
-from microreg.errors import RegistryClosed
+from microreg.arguments import shown
+from microreg.errors import ConfigError, RegistryClosed
 from microreg.model import Node
+from microreg.rules import check_name
 from microreg.selector import Selector as AsyncSelector
 from microreg.selector.strategies import Strategy
 from microreg.sync.mirror import Part
@@ -37,14 +39,22 @@ class Selector(Part[AsyncSelector]):
 
     def pick(self, name: str) -> Node:
         """The next node, without I/O. Raises NoNodeAvailable; the first pick of a name starts to follow it."""
-        pick = self._picks.get(name)
+        try:
+            pick = self._picks.get(name)
+        except TypeError:  # it cannot even be looked up
+            check_name(name)
+            raise
         if pick is None:
             return self._opened().run(self.inner.pick, name)
         return pick()
 
     def select(self, name: str, *, timeout: float = 5.0) -> Node:
         """The next node; waits up to ``timeout`` seconds for one. Raises NoNodeAvailable after that."""
-        pick = self._picks.get(name)
+        try:
+            pick = self._picks.get(name)
+        except TypeError:  # it cannot even be looked up
+            check_name(name)
+            raise
         if pick is None:
             return self._opened().call(self.inner.select, name, timeout=timeout)
         return pick()
@@ -63,6 +73,8 @@ class Selector(Part[AsyncSelector]):
         At most ``attempts`` calls, each on a node not yet tried, and only after an error of ``retry_on``.
         Raises what the last call raised, or NoNodeAvailable where there was no node at all.
         """
+        if not callable(function):
+            raise ConfigError(f"function {shown(function)}: expected a function that takes a node")
         following = self.inner.retries(name, attempts)
         node = self.select(name, timeout=timeout)
         while True:

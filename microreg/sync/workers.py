@@ -64,20 +64,32 @@ def off_loop(check: Callable[[], object]) -> Callable[[], Awaitable[object]]:
     """A check as an async function that runs a plain one in a thread, one run at a time."""
     if inspect.iscoroutinefunction(check):
         return check
-    running: asyncio.Task[object] | None = None
+    running: asyncio.Task[Future[object]] | None = None
 
     async def run() -> object:
         nonlocal running
         if running is None or running.done():
-            running = asyncio.create_task(in_thread(check), name="microreg check")
+            running = asyncio.create_task(in_thread(_outcome, check), name="microreg check")
             running.add_done_callback(_heard)
-        result = await asyncio.shield(running)
+        result = (await asyncio.shield(running)).result()
         return await result if inspect.isawaitable(result) else result
 
     return run
 
 
-def _heard(run: asyncio.Task[object]) -> None:
-    """Nobody may be waiting any more for what a slow check raises."""
+def _outcome(check: Callable[[], object]) -> Future[object]:
+    """What a check returned or raised, as a value: a task that raises SystemExit would end the event loop."""
+    outcome: Future[object] = Future()
+    try:
+        outcome.set_result(check())
+    except KeyboardInterrupt as error:  # its own: a signal strikes the main thread only
+        outcome.set_exception(RuntimeError(repr(error)))
+    except BaseException as error:
+        outcome.set_exception(error)
+    return outcome
+
+
+def _heard(run: asyncio.Task[Future[object]]) -> None:
+    """Nobody may be waiting any more for a slow check, not even to hear that there is no thread for it."""
     if not run.cancelled():
         run.exception()

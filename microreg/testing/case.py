@@ -19,6 +19,7 @@ from microreg.testing.harness import Harness
 from microreg.testing.listener import Listener
 from microreg.testing.process import ClientProcess
 from microreg.testing.show import printable, show
+from microreg.testing.virtual import VirtualLoop
 
 __all__ = ["Case", "Client"]
 
@@ -188,6 +189,11 @@ class Case:
         """``loop.time()``."""
         return self._loop.time()
 
+    @property
+    def virtual(self) -> bool:
+        """Whether time is virtual, so that waiting for a long time costs nothing."""
+        return isinstance(self._loop, VirtualLoop)
+
     async def close(self) -> None:
         """Withdraw what was registered and close everything; bounded in time."""
         try:
@@ -226,10 +232,10 @@ class Client(Layer):
     async def leave(self) -> None:
         """Withdraw everything that was registered here, as far as possible, and close."""
         try:
-            async with asyncio.timeout(_CLEANUP / 2):
+            async with asyncio.timeout(_CLEANUP / 2), asyncio.TaskGroup() as group:
                 for record in self._written.values():
-                    await self.inner.deregister(record)
-        except (RegistryError, TimeoutError):
+                    group.create_task(self.inner.deregister(record))
+        except* (RegistryError, TimeoutError):
             pass
         await self.inner.close()
 
@@ -238,6 +244,8 @@ class Client(Layer):
             answer = await call
         except BaseException as error:
             self._log(f"{self._label}: {what} → {type(error).__name__}: {error}")
-            raise
+            if isinstance(error, Exception | asyncio.CancelledError | KeyboardInterrupt):
+                raise
+            raise RuntimeError(f"{type(error).__name__}: {error}, which ends a whole program") from error
         self._log(f"{self._label}: {what}" + ("" if answer is None else f" → {show(answer)}"))
         return answer

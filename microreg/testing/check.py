@@ -31,7 +31,7 @@ class Check:
     """One sentence of the contract and the coroutine function that proves it.
 
     ``requires`` are the capabilities, faults and seams without which it is skipped. ``alone`` checks are run while
-    no other is running, because they count tasks or disturb the store.
+    no other is running, because they count tasks, or disturb the store or burden it.
     """
 
     id: str

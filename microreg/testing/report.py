@@ -41,11 +41,15 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The results of :func:`microreg.testing.verify`, in the order of the checks."""
+    """The results of :func:`microreg.testing.verify`, in the order of the checks.
+
+    ``left_behind`` names the tasks of checks that had to be abandoned, because they do not end when cancelled.
+    """
 
     title: str
     results: tuple[Result, ...]
     seconds: float
+    left_behind: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -73,6 +77,8 @@ class Report:
             lines.append(f"{_MARKS[result.outcome]}  {result.check.id:{width}}  {result.seconds:5.2f} s  {what}")
         if verbose:
             lines += [f"\n{result.explanation}" for result in self.results if result.outcome == "failed"]
+        if self.left_behind:
+            lines.append(f"\nstill running, and left behind: {', '.join(self.left_behind)}")
         return "\n".join([*lines, "", self.summary()])
 
     def summary(self) -> str:
@@ -87,6 +93,7 @@ class Report:
             "registry": self.title,
             "ok": self.ok,
             "seconds": round(self.seconds, 3),
+            "left_behind": list(self.left_behind),
             "checks": [
                 {
                     "id": result.check.id,

@@ -353,16 +353,22 @@ class Hello:
 
 
 class Broken:
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
     @hookimpl
     def microreg_cli(self, app: hookspecs.App) -> None:
         app.add_typer(None, name="half")
-        raise RuntimeError("out of order")
+        raise self._error
 
 
-def test_plugins_add_commands_and_a_broken_one_is_one_warning(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit])
+def test_plugins_add_commands_and_a_broken_one_is_one_warning(
+    kind: type[BaseException], cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     manager = pluggy.PluginManager("microreg")
     manager.add_hookspecs(hookspecs)
-    manager.register(Broken(), name="sand")
+    manager.register(Broken(kind("out of order")), name="sand")
     manager.register(Hello(), name="hello")
     monkeypatch.setattr(plugins, "hooks", lambda: manager)
     result = cli("hello", "world")

@@ -9,6 +9,7 @@ import re
 import select
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -106,6 +107,22 @@ class Stage:
         """What the child noted, and when."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return {word: float(when) for word, when in (line.split() for line in lines)}
+
+    def kill_when_up(self, number: signal.Signals) -> Act:
+        """Signals this process once the child is ready for it."""
+
+        def act() -> None:
+            deadline = time.monotonic() + 10
+            while "up" not in self.noted:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            os.kill(os.getpid(), number)
+
+        return act
+
+    def kill_leader(self) -> None:
+        """Kills the shell that wrote its process id down."""
+        os.kill(int(Path(f"{self.log}.shell").read_text()), signal.SIGKILL)
 
     def child(self, *words: str) -> list[str]:
         return [sys.executable, "-I", "-S", str(self.script), str(self.log), *words]
@@ -251,7 +268,7 @@ def test_a_port_that_never_answers_is_a_warning_and_the_program_runs_on(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervising, "_LATE", 0.1)
-    stage.on["warning: "] = kill(signal.SIGTERM)
+    stage.on["warning: "] = stage.kill_when_up(signal.SIGTERM)
     assert stage.run("mute") == 5
     assert stage.written == []
     assert stage.lines == [
@@ -266,7 +283,7 @@ def test_with_a_check_the_check_decides(stage: Stage, monkeypatch: pytest.Monkey
     assert stage.run(str(other), options=("--check", f"tcp://127.0.0.1:{other}")) == 5
     assert stage.written[0] == "passing"
     monkeypatch.setattr(supervising, "_LATE", 0.1)
-    stage.on["warning: the check tcp://127.0.0.1:"] = kill(signal.SIGTERM)
+    stage.on["warning: the check tcp://127.0.0.1:"] = stage.kill_when_up(signal.SIGTERM)
     assert stage.run(options=("--check", f"tcp://127.0.0.1:{other}")) == 5
     assert len(stage.written) == 3, "its port answers, but its check does not"
 
@@ -385,6 +402,47 @@ def test_no_orphan_is_left_when_it_is_killed(stage: Stage) -> None:
         read_until(process.stdout.fileno(), r"child \d+\n")
         process.kill()
         assert read_until(process.stdout.fileno(), "") == "", "the pipe ends when the child has ended"
+
+
+# -- what the program started --------------------------------------------------------------------------
+
+
+def test_a_script_that_runs_the_server_without_exec_ends_with_it(stage: Stage) -> None:
+    stage.on["live"] = kill(signal.SIGTERM)
+    server = shlex.join(stage.child())
+    assert stage.command("sh", "-c", f"trap 'echo over >> {stage.log}.trap; exit 9' TERM; {server}; echo not here") == 9
+    assert "SIGTERM" in stage.noted
+    assert Path(f"{stage.log}.trap").read_text() == "over\n", "the shell's trap runs when the server has ended"
+    assert stage.written == ["passing", "draining", "gone"]
+
+
+def test_what_a_program_leaves_running_ends_when_it_has(stage: Stage) -> None:
+    stage.on["live"] = stage.kill_leader
+    assert stage.command("sh", "-c", f"echo $$ > {stage.log}.shell; {shlex.join(stage.child())}; exit 1") == 137
+    assert stage.written == ["passing", "draining", "gone"]
+    assert stage.noted["SIGTERM"] >= stage.writes[-1][1], "deregistered first"
+    assert not answers(stage.port)
+
+
+def test_what_a_program_leaves_running_and_does_not_listen_is_killed(stage: Stage) -> None:
+    stage.on["live"] = stage.kill_leader
+    command = f"echo $$ > {stage.log}.shell; {shlex.join(stage.child('deaf'))}; exit 1"
+    assert stage.command("sh", "-c", command, options=("--kill-after", "300ms")) == 137
+    assert "SIGTERM" in stage.noted and not answers(stage.port)
+
+
+def test_a_stopped_program_is_continued_so_that_it_can_end(stage: Stage) -> None:
+    def stopped() -> None:
+        os.kill(int(Path(f"{stage.log}.shell").read_text()), signal.SIGSTOP)
+        kill(signal.SIGTERM)()
+
+    stage.on["live"] = stopped
+    assert stage.command("sh", "-c", f"echo $$ > {stage.log}.shell; exec {shlex.join(stage.child())}") == 5
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 # Makes the terminal argv[1] the controlling terminal of a new session, and becomes the rest of argv.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import sys
@@ -24,6 +25,7 @@ from microreg.testing import (
     ConformanceError,
     Faults,
     Harness,
+    Report,
     Result,
     contract,
     run_check,
@@ -133,6 +135,47 @@ def test_a_check_that_hangs_fails_at_its_deadline() -> None:
     result = virtual_time.run(run_check(made(_hangs), Harness("memory://kit", deadline=7.0)))
     assert result.outcome == "failed" and result.seconds == pytest.approx(7.0, abs=0.01)
     assert "not done after 7 s" in result.explanation
+
+
+def test_a_check_that_swallows_its_cancellation_is_left_behind_and_the_others_go_on() -> None:
+    let_go = asyncio.Event()
+
+    async def stubborn(_: Case) -> None:
+        while not let_go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await let_go.wait()
+
+    async def main() -> Report:
+        alone = Check("my.other", "It works too.", _passes, alone=True)
+        report = await verify(Harness("memory://kit", deadline=7.0), [made(stubborn), alone])
+        let_go.set()
+        return report
+
+    report = virtual_time.run(main())
+    first, second = report.results
+    assert (first.outcome, second.outcome) == ("failed", "passed")
+    assert "not done after 7 s, and it did not end when it was cancelled" in first.explanation
+    assert report.left_behind == ("check my.check",)
+    assert "still running, and left behind: check my.check" in report.text()
+    assert json.loads(report.json())["left_behind"] == ["check my.check"]
+
+
+def test_an_error_that_would_end_the_program_is_a_failed_check() -> None:
+    async def leaves(_: Case) -> None:
+        raise SystemExit(5)
+
+    result = virtual_time.run(run_check(made(leaves), Harness("memory://kit")))
+    assert (result.outcome, "seen:     SystemExit: 5" in result.explanation) == ("failed", True)
+
+
+def test_each_result_is_told_as_it_comes() -> None:
+    async def slow(_: Case) -> None:
+        await asyncio.sleep(1)
+
+    told: list[str] = []
+    checks = [Check("my.slow", "It takes its time.", slow), made(_passes), BY_ID["watch.notices-silence"]]
+    virtual_time.run(verify(Harness("memory://kit"), checks, tell=lambda result: told.append(result.check.id)))
+    assert told == ["my.check", "my.slow", "watch.notices-silence"]
 
 
 def test_an_error_of_the_registry_is_a_failure_that_names_it() -> None:

@@ -317,10 +317,12 @@ def test_a_plain_check_runs_off_the_loop_and_stalls_nobody(registry: microreg.sy
     assert threads[0].startswith("microreg memory:// worker")
 
 
-@pytest.mark.parametrize("health", [False, ValueError("ill")])
+@pytest.mark.parametrize(
+    "health", [False, ValueError("ill"), SystemExit(3), KeyboardInterrupt(), StopIteration(), asyncio.CancelledError()]
+)
 def test_a_check_that_fails_makes_the_node_critical(registry: microreg.sync.Registry, health: object) -> None:
     def check() -> bool:
-        if isinstance(health, Exception):
+        if isinstance(health, BaseException):
             raise health
         return bool(health)
 
@@ -391,6 +393,12 @@ def test_selecting(registry: microreg.sync.Registry, selector: microreg.sync.Sel
         selector.pick("nobody")
     with pytest.raises(NoNodeAvailable, match=r"within 0\.01 s"):
         selector.select("nobody", timeout=0.01)
+    for odd in (cast(str, ["a", "list"]), cast(str, None)):
+        for ask in (selector.pick, selector.select):
+            with pytest.raises(InvalidService, match="service name is .*; expected a str"):
+                ask(odd)
+    with pytest.raises(ConfigError, match="timeout nan"):
+        selector.select("nobody", timeout=float("nan"))
     assert selector.registry is registry
     with pytest.raises(RegistryClosed, match="`with microreg"):
         microreg.sync.Selector(registry).select("greeter")
@@ -458,6 +466,8 @@ def test_a_call_that_fails_everywhere_raises_the_last_error(selector: microreg.s
     assert len(tried) == 2
     with pytest.raises(ConfigError, match="attempts"):
         selector.call("greeter", refuse, attempts=0)
+    with pytest.raises(ConfigError, match="function None"):
+        selector.call("greeter", cast(Callable[[Node], None], None))
     with pytest.raises(NoNodeAvailable):
         selector.call("nobody", refuse, timeout=0.01)
 
@@ -711,6 +721,36 @@ def test_ctrl_c_ends_the_drain_that_it_strikes_twice() -> None:
             raise KeyboardInterrupt
         join()
         assert announcement.state == "gone"
+
+
+ALARMS = """
+import signal, time, microreg.sync
+calls, inside = [0, 0], []
+
+def alarm(*_):
+    if not inside:
+        inside.append(True)
+        registry.get_service("greeter")
+        calls[1] += 1
+        inside.clear()
+
+with microreg.sync.connect("memory://") as registry:
+    with microreg.sync.announce(registry, "greeter", port=80, drain_delay=0) as announcement:
+        announcement.wait_live(10)
+        signal.signal(signal.SIGALRM, alarm)
+        signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+        end = time.monotonic() + 30
+        while calls[1] < 500 and time.monotonic() < end:
+            registry.get_service("greeter")
+            calls[0] += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print(calls[0] > 0, calls[1], announcement.state)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
+def test_a_signal_handler_may_call_wherever_it_strikes() -> None:
+    assert python(ALARMS, timeout=60.0).split() == ["True", "500", "live"]
 
 
 PROGRAM = """

@@ -4,7 +4,7 @@ Each is a memory registry, or a ``Checked`` around one, that breaks one sentence
 bugs are real ones of systems in use. They run in virtual time, so that patience costs nothing.
 """
 
-from mutants import calling, leaving, living, reading, refusing, watching, writing
+from mutants import calling, leaving, living, numbers, reading, refusing, sharing, watching, writing
 from mutants.frame import MUTANTS, SEEN, FaultyMemory, harness_of
 
 __all__ = [
@@ -15,8 +15,10 @@ __all__ = [
     "harness_of",
     "leaving",
     "living",
+    "numbers",
     "reading",
     "refusing",
+    "sharing",
     "watching",
     "writing",
 ]

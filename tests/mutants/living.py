@@ -72,6 +72,34 @@ class DoublesTtl(MemoryRegistry):
         await super().register(service, ttl=ttl * 4)
 
 
+@dies_by("register.expires")
+class TwoSecondsAtMost(MemoryRegistry):
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        await super().register(service, ttl=min(ttl, 2.0))
+
+
+@dies_by("register.default-ttl")
+class FiveSecondsAtMost(MemoryRegistry):
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        await super().register(service, ttl=min(ttl, 5.0))
+
+
+@dies_by("register.default-ttl")
+class LongIsForEver(MemoryRegistry):
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        await super().register(service, ttl=ttl if ttl < 5 else 86_400)
+
+
+@dies_by("register.only-register-renews")
+class LeavingKeepsTheOthers(MemoryRegistry):
+    """Whoever leaves takes the deadlines of the whole name along."""
+
+    async def deregister(self, service: Service) -> None:
+        await super().deregister(service)
+        for record in self.store.catalog.records(service.name):
+            self.store.deadlines.drop((record.name, record.nodes[0].id))
+
+
 @dies_by("register.expires", seen="go-micro, memory: a watcher hears nothing of an expiry")
 class ExpiresInSilence(Source):
     def told(self, event: Event) -> Event | None:

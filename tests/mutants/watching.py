@@ -84,6 +84,38 @@ class KnowsNoReasons(Source):
         return event
 
 
+@dies_by("watch.reasons")
+class CallsItLeavingOnceChanged(Source):
+    """A node that was ever changed is told as deregistered when it expires."""
+
+    async def source(self, name: str | None) -> AsyncGenerator[Event, None]:
+        changed: set[tuple[str, str]] = set()
+        async with aclosing(self.memory(name)) as events:
+            async for event in events:
+                if isinstance(event, Change):
+                    key = event.service.name, event.node.id
+                    if event.action is Action.UPDATE:
+                        changed.add(key)
+                    elif event.action is Action.DELETE and key in changed:
+                        event = Change.gone(event.service, Reason.DEREGISTERED)
+                yield event
+
+
+@dies_by("register.default-ttl")
+class DeafAfterTenSeconds(Source):
+    """A watch that hears nothing for ten seconds is cut off by something on the way, and does not notice."""
+
+    async def source(self, name: str | None) -> AsyncGenerator[Event, None]:
+        loop = asyncio.get_running_loop()
+        last = loop.time()
+        async with aclosing(self.memory(name)) as events:
+            async for event in events:
+                if loop.time() > last + 10:
+                    await loop.create_future()
+                last = loop.time()
+                yield event
+
+
 class _Eager(Backlog):
     """Keeps every event."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
+from itertools import starmap
 
 from microreg.backends.memory import MemoryRegistry
 from microreg.checked import Checked
@@ -70,6 +72,61 @@ class LosesBrackets(Altering):
         (node,) = service.nodes
         address = node.address.replace("[", "").replace("]", "")
         return service.with_nodes(Node(address, id=node.id, metadata=node.metadata, status=node.status))
+
+
+class AlteringTexts(Altering):
+    """Writes other metadata than it was given."""
+
+    def pair(self, key: str, value: str) -> tuple[str, str]:
+        raise NotImplementedError
+
+    def altered(self, service: Service) -> Service:
+        metadata = dict(starmap(self.pair, service.metadata.items()))
+        return Service(service.name, service.version, metadata, service.endpoints, service.nodes)
+
+
+@dies_by("register.round-trip")
+class Composes(AlteringTexts):
+    """Brings text to a normal form of Unicode."""
+
+    def pair(self, key: str, value: str) -> tuple[str, str]:
+        return key, unicodedata.normalize("NFC", value)
+
+
+@dies_by("register.round-trip")
+class Strips(AlteringTexts):
+    def pair(self, key: str, value: str) -> tuple[str, str]:
+        return key, value.strip(" ")
+
+
+@dies_by("register.round-trip")
+class LowersKeys(AlteringTexts):
+    """As HTTP headers and DNS-SD do."""
+
+    def pair(self, key: str, value: str) -> tuple[str, str]:
+        return key.lower(), value
+
+
+@dies_by("register.round-trip")
+class LowersHosts(Altering):
+    def altered(self, service: Service) -> Service:
+        (node,) = service.nodes
+        lower = Node(node.address.lower(), id=node.id, metadata=node.metadata, status=node.status)
+        return service.with_nodes(lower)
+
+
+@dies_by("register.round-trip")
+class LowersVersions(Altering):
+    def altered(self, service: Service) -> Service:
+        lower = service.version.lower()
+        return Service(service.name, lower, service.metadata, service.endpoints, service.nodes)
+
+
+@dies_by("register.round-trip")
+class OneEndpointPerName(Altering):
+    def altered(self, service: Service) -> Service:
+        unique = {each.name: each for each in service.endpoints}.values()
+        return Service(service.name, service.version, service.metadata, unique, service.nodes)
 
 
 @dies_by("register.round-trip", "register.publishes-changes")
@@ -209,3 +266,29 @@ class KeyWithADash(MemoryRegistry):
         for record in tuple(self.store.catalog.records()):
             if f"{record.name}-{record.nodes[0].id}" == key:
                 await super().deregister(record)
+
+
+class Cutting(MemoryRegistry):
+    """Of two nodes with one key, the later replaces the earlier."""
+
+    def key(self, record: Service) -> tuple[str, str]:
+        raise NotImplementedError
+
+    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+        for record in tuple(self.store.catalog.records()):
+            same = record.name == service.name and record.nodes[0].id == service.nodes[0].id
+            if self.key(record) == self.key(service) and not same:
+                self.store.catalog.remove(record.name, record.nodes[0].id)
+        await super().register(service, ttl=ttl)
+
+
+@dies_by("register.no-collision")
+class CutsLongIds(Cutting):
+    def key(self, record: Service) -> tuple[str, str]:
+        return record.name, record.nodes[0].id[:62]
+
+
+@dies_by("register.no-collision")
+class CutsLongNames(Cutting):
+    def key(self, record: Service) -> tuple[str, str]:
+        return record.name[:62], record.nodes[0].id

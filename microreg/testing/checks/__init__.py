@@ -11,9 +11,11 @@ from microreg.testing.checks.lifecycle import CHECKS as LIFECYCLE
 from microreg.testing.checks.limits import CHECKS as LIMITS
 from microreg.testing.checks.liveness import CHECKS as LIVENESS
 from microreg.testing.checks.lookup import CHECKS as LOOKUP
+from microreg.testing.checks.numbers import CHECKS as NUMBERS
 from microreg.testing.checks.outages import CHECKS as OUTAGES
 from microreg.testing.checks.refusals import CHECKS as REFUSALS
 from microreg.testing.checks.registering import CHECKS as REGISTERING
+from microreg.testing.checks.sharing import CHECKS as SHARING
 from microreg.testing.checks.watches import CHECKS as WATCHES
 from microreg.testing.checks.watching import CHECKS as WATCHING
 from microreg.testing.sentences import SENTENCES
@@ -21,8 +23,8 @@ from microreg.testing.sentences import SENTENCES
 __all__ = ["CHECKS"]
 
 _ROOMS = (
-    *(REGISTERING, CLOCKS, LIVENESS, REFUSALS, DEREGISTERING, LOOKUP, FOREIGN),
-    *(WATCHING, WATCHES, LIMITS, LIFECYCLE, OUTAGES, LATE),
+    *(REGISTERING, CLOCKS, LIVENESS, SHARING, REFUSALS, DEREGISTERING, LOOKUP, FOREIGN),
+    *(WATCHING, WATCHES, NUMBERS, LIMITS, LIFECYCLE, OUTAGES, LATE),
 )
 _ORDER = {id: number for number, id in enumerate(SENTENCES)}
 

@@ -1,4 +1,4 @@
-"""register: time to the second. Rounding, the default, wrong clocks, the moment of expiry, and sudden death."""
+"""register: time to the second. Rounding, the default, wrong clocks, the moment of expiry, and clients that go."""
 
 from __future__ import annotations
 
@@ -50,9 +50,14 @@ async def _default_ttl(case: Case) -> None:
             break
         registry = registry.inner
     writer, reader, name = await case.client(), await case.client(), case.name()
-    await writer.inner.register(case.service(name, "a"))
-    await case.shows(reader, name, case.service(name, "a"))
-    await writer.deregister(case.service(name, "a"))
+    record, listener = case.service(name, "a"), await case.watch(reader, name)
+    began = case.time()
+    await writer.inner.register(record)
+    await listener.expect(Action.CREATE, record)
+    await case.shows(reader, name, record)
+    if case.virtual:
+        await _lives(case, listener, record, began, DEFAULT_TTL)
+    await writer.deregister(record)
 
 
 @check(CHECKS, "register.needs-no-clock", requires=("skew",))
@@ -98,6 +103,26 @@ async def _renews_at_expiry(case: Case) -> None:
     listed = {node.id for each in await case.found(reader, name) for node in each.nodes}
     case.expect(listed == {node.id for node in whole.nodes}, "every node that was renewed", sorted(listed))
     await listener.holds(*records)
+
+
+@check(CHECKS, "register.outlives-client", requires=("authoritative",))
+async def _outlives_client(case: Case) -> None:
+    leaves, reader, name = await case.client(), await case.client(), case.name()
+    stays, short, ttl = case.service(name, "stays"), case.service(name, "short", port=9000), case.harness.ttl
+    listener = await case.watch(reader, name)
+    await leaves.register(stays, ttl=ttl * 60)
+    await listener.expect(Action.CREATE, stays)
+    began = case.time()
+    await leaves.register(short, ttl=ttl)
+    await listener.expect(Action.CREATE, short)
+    await leaves.close()
+    try:
+        await _lives(case, listener, short, began, ttl)
+        await listener.quiet()
+        for client in (reader, await case.client()):
+            await case.shows(client, name, stays)
+    finally:
+        await reader.deregister(stays)
 
 
 @check(CHECKS, "register.expires-unattended", requires=("process",))

@@ -101,23 +101,26 @@ async def _kept_alive(case: Case, writer: Registry, service: Service, seconds: f
 async def _expires(case: Case) -> None:
     writer, reader = await case.client(), await case.client()
     name = case.name()
-    short, stays = case.service(name, "short"), case.service(name, "stays", port=9000)
+    short, longer = case.service(name, "short"), case.service(name, "longer", port=8500)
+    stays, ttl = case.service(name, "stays", port=9000), case.harness.ttl
+    longest = ttl * 1.5 + case.harness.grace  # so that 'short' goes first, however late
     listener, everything = await case.watch(reader, name), await case.watch(writer)
     await writer.register(stays)
     await listener.expect(Action.CREATE, stays)
     began = case.time()
-    await writer.register(short, ttl=case.harness.ttl)
-    await listener.expect(Action.CREATE, short)
-    await _expect_expiry(case, listener, short, began)
+    for record, seconds in ((longer, longest), (short, ttl)):
+        await writer.register(record, ttl=seconds)
+        await listener.expect(Action.CREATE, record)
+    await _expect_expiry(case, listener, short, began, ttl)
+    await _expect_expiry(case, listener, longer, began, longest)
     await everything.holds(stays)
     await case.shows(reader, name, stays)
     await case.shows(writer, name, stays)
 
 
-async def _expect_expiry(case: Case, listener: Listener, record: Service, began: float) -> None:
+async def _expect_expiry(case: Case, listener: Listener, record: Service, began: float, ttl: float) -> None:
     """A delete, not before the ttl and not later than the grace."""
-    ttl, grace = case.harness.ttl, case.harness.grace
-    within = began + ttl + grace - case.time()
+    within = began + ttl + case.harness.grace - case.time()
     change = await listener.expect(Action.DELETE, record, within=max(0.1, within))
     took = case.time() - began
     case.expect(took >= ttl - _CLOCKS, f"no expiry before {ttl:g} s", f"expired after {took:.3f} s")
@@ -131,8 +134,11 @@ async def _only_register_renews(case: Case) -> None:
     ttl, grace = case.harness.ttl, case.harness.grace
     name = case.name()
     alone, sibling = case.service(name, "alone"), case.service(name, "sibling", port=9000)
+    leaves = case.service(name, "leaves", port=9100)
     began = case.time()
     await writer.register(alone, ttl=ttl)
+    await writer.register(leaves, ttl=ttl * 10)
+    await writer.deregister(leaves)
     while True:
         await writer.register(sibling, ttl=ttl * 10)
         answers = [await case.found(client, name) for client in (writer, reader)]

@@ -61,17 +61,29 @@ def _examples(case: Case) -> list[Service]:
     endpoints = [
         Endpoint("Greeter.Hello", Value("Request", "struct"), _NESTED, {"stream": "true", "empty": ""}),
         Endpoint("Greeter.Bare"),
+        Endpoint("Greeter.Hello", metadata={"Owner": "a second one of this name"}),
     ]
-    metadata = {"text": "grüße, 世界 🌍", "empty": "", "quote": "\"'\\<>&=;\n\t", "k.e-y_1": "="}
+    metadata = {
+        "text": "grüße, 世界 🌍",
+        "decomposed": "gru\u0308\u00dfe",  # not to be composed
+        "empty": "",
+        "blanks": "  \tat both ends \t ",
+        "quote": "\"'\\<>&=;\n\t",
+        "k.e-y_1": "=",
+        "Mixed.Case": "MiXeD",
+    }
     nodes = [
         Node("[2001:db8::1]:443", id="ipv6", metadata=metadata),
         Node("db-1.example.com:5432", id="named", metadata={"zone": "eu-1", "port.grpc": "9090"}),
+        Node("DB-2.Example.com:5432", id="Named", metadata={"Zone": "EU", "zone": "eu"}),
         *(Node(f"10.1.2.3:{7000 + number}", id=f"is-{status}", status=status) for number, status in enumerate(Status)),
     ]
     whole = [Service(case.name(), "1.2.3-rc.1+build.5", metadata, endpoints, [node]) for node in nodes]
     bare = Service(case.name(), nodes=[Node("10.0.0.1:1")])
+    versions = [Service(case.name(), each, nodes=[Node("10.0.0.1:1")]) for each in ("1.0-RC.1", " 1 ", "u\u0308")]
     pairs = {f"key-{number}": f"value-{number}" for number in range(64)}
-    return [*whole, bare, Service(case.name(), "1", nodes=[Node("10.0.0.1:65535", id="many", metadata=pairs)])]
+    many = Service(case.name(), "1", nodes=[Node("10.0.0.1:65535", id="many", metadata=pairs)])
+    return [*whole, bare, *versions, many]
 
 
 @check(CHECKS, "register.limits")
@@ -131,6 +143,17 @@ async def _no_collision(case: Case) -> None:
         await case.shows(reader, service.name, service)
     await writer.deregister(services[0])
     await listener.holds(*services[1:])
+    stem = case.own(f"{case.stem}-".ljust(62, "x"))
+    longest = [
+        case.service(case.own(f"{stem}{end}"), *("i" * 62 + each for each in "abc"), port=9000 + ord(end))
+        for end in "abc"
+    ]
+    for service in longest:
+        await writer.register(service)
+    await listener.holds(*services[1:], *longest)
+    await writer.deregister(longest[0])
+    for service in longest[1:]:
+        await case.shows(reader, service.name, service)
 
 
 @check(CHECKS, "register.moves-version")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from microreg.events import Action, Reason
 from microreg.model import Node, Service, Status
 from microreg.registry import Registry
+from microreg.rules import DEFAULT_TTL
 from microreg.testing.case import Case
 from microreg.testing.check import Check, check
 from microreg.testing.listener import Listener
@@ -130,17 +131,28 @@ async def _actions(case: Case) -> None:
 async def _reasons(case: Case) -> None:
     writer, reader = await case.client(), await case.client()
     name = case.name()
-    leaves, dies = case.service(name, "leaves"), case.service(name, "dies", port=9000)
     listener = await case.watch(reader, name)
-    await writer.register(leaves)
-    await listener.expect(Action.CREATE, leaves)
-    await writer.deregister(leaves)
-    change = await listener.expect(Action.DELETE, leaves)
-    case.expect(change.reason is Reason.DEREGISTERED, "the reason deregistered", change)
-    await writer.register(dies, ttl=case.harness.ttl)
-    await listener.expect(Action.CREATE, dies)
-    change = await listener.expect(Action.DELETE, dies, within=case.harness.ttl + case.harness.grace)
-    case.expect(change.reason is Reason.EXPIRED, "the reason expired", change)
+    for changed in (False, True):
+        leaves = await _written(writer, listener, case.service(name, "leaves"), changed, DEFAULT_TTL)
+        await writer.deregister(leaves)
+        change = await listener.expect(Action.DELETE, leaves)
+        case.expect(change.reason is Reason.DEREGISTERED, "the reason deregistered", change)
+        dies = await _written(writer, listener, case.service(name, "dies"), changed, case.harness.ttl)
+        change = await listener.expect(Action.DELETE, dies, within=case.harness.ttl + case.harness.grace)
+        case.expect(change.reason is Reason.EXPIRED, "the reason expired", change)
+
+
+async def _written(writer: Registry, listener: Listener, record: Service, changed: bool, ttl: float) -> Service:
+    """The record as it was written last, for this ttl: once, or changed since."""
+    await writer.register(record, ttl=DEFAULT_TTL if changed else ttl)
+    await listener.expect(Action.CREATE, record)
+    if not changed:
+        return record
+    (node,) = record.nodes
+    other = record.with_nodes(Node(node.address, id=node.id, status=Status.WARNING))
+    await writer.register(other, ttl=ttl)
+    await listener.expect(Action.UPDATE, other, previous=record)
+    return other
 
 
 @check(CHECKS, "watch.pushes", requires=("push",))
