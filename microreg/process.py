@@ -112,9 +112,8 @@ async def end(*tasks: asyncio.Task[T]) -> None:
     if mine:
         await asyncio.wait(mine)
     for task in mine:
-        if task.cancelled():
-            with suppress(asyncio.CancelledError):
-                task.exception()  # which else keeps the frames that it went through, and all that they hold
+        with suppress(asyncio.CancelledError):
+            task.exception()  # seen; a cancellation else keeps the frames that it went through, and all they hold
 
 
 def cancelling() -> bool:

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager, suppress
 
 from microreg.errors import RegistryUnavailable
+from microreg.toolkit import end
 from microreg_etcd.client import Client
 from microreg_etcd.endpoints import Endpoint
 from microreg_etcd.failures import LeaseLost
@@ -30,7 +31,7 @@ _FORGET = 60.0
 class _Holding:
     """One node: its record as it was last written, and the leases of this generation."""
 
-    __slots__ = ("checked", "lease", "leases", "lock", "revision", "ttl", "until", "users", "value", "warned")
+    __slots__ = ("busy", "checked", "lease", "leases", "lock", "revision", "ttl", "until", "users", "value", "warned")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
@@ -42,6 +43,8 @@ class _Holding:
         """Of the key, as last seen; 0: there is none."""
         self.checked = 0
         """The store's revision when the key was last seen in place."""
+        self.busy = False
+        """Whether others had written when it was last renewed."""
         self.ttl = 0
         """What the lease was asked for, in seconds; 0: the next write needs another lease."""
         self.until = 0.0
@@ -86,14 +89,31 @@ class Holdings:
 
     async def _renewed(self, key: bytes, held: _Holding) -> bool:
         """Whether the lease was renewed and the record is in place."""
-        answer = await self._client.renew(held.lease)
+        look: asyncio.Task[rpc.RangeResponse] | None = None
+        if held.busy:  # as the last time: then there is no need to wait for the answer that says so
+            look = asyncio.create_task(self._look(key), name="microreg etcd look")
+        try:
+            answer = await self._client.renew(held.lease)
+            return await self._in_place(key, held, answer, look)
+        finally:
+            if look is not None:
+                await end(look)
+
+    async def _in_place(
+        self,
+        key: bytes,
+        held: _Holding,
+        answer: rpc.LeaseKeepAliveResponse,
+        look: asyncio.Task[rpc.RangeResponse] | None,
+    ) -> bool:
         if answer.TTL <= 0:
             self._drop_lease(held)
             return False
         held.leases[held.lease] = self._time() + answer.TTL
-        if answer.header.revision == held.checked:
+        held.busy = answer.header.revision != held.checked
+        if not held.busy:
             return True  # nothing at all has changed in this store
-        found = await self._client.call(_range, rpc.RangeRequest(key=key, keys_only=True))
+        found = await (look or self._look(key))
         revision = found.kvs[0].mod_revision if found.kvs else 0
         if revision == held.revision:
             held.checked = found.header.revision
@@ -106,6 +126,9 @@ class Holdings:
             )
         held.revision = revision
         return False
+
+    async def _look(self, key: bytes) -> rpc.RangeResponse:
+        return await self._client.call(_range, rpc.RangeRequest(key=key, keys_only=True))
 
     async def _put(self, key: bytes, value: bytes, ttl: int, held: _Holding) -> None:
         held.value = None
@@ -152,7 +175,7 @@ class Holdings:
     async def _delete(self, key: bytes, ours: frozenset[int]) -> None:
         """Take away what others wrote; what is on a lease of ours goes with it."""
         for _ in range(_ATTEMPTS):
-            found = (await self._client.call(_range, rpc.RangeRequest(key=key, keys_only=True))).kvs
+            found = (await self._look(key)).kvs
             if not found or found[0].lease in ours:
                 return
             if (await self._client.call(_txn, _delete_if(key, found[0].mod_revision))).succeeded:

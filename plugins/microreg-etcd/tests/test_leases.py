@@ -393,6 +393,27 @@ def test_what_others_did_to_the_record_is_put_right_by_the_next_register(caplog:
         run(main())
 
 
+def test_in_a_busy_store_too_a_record_that_was_taken_away_is_put_back() -> None:
+    async def main() -> None:
+        async with opened("busy") as (registry, admin):
+            await registry.register(greeter())
+            [item] = await admin.under("/busy/")
+            for number in range(3):
+                await admin.put(b"/elsewhere", b"%d" % number)
+                await registry.register(greeter())
+            assert [each.mod_revision for each in await admin.under("/busy/")] == [item.mod_revision]
+            await admin.delete(item.key)
+            await registry.register(greeter())
+            assert [each.value for each in await admin.under("/busy/")] == [item.value]
+            await admin.put(b"/elsewhere", b"")
+            await admin.revoke(item.lease)
+            await registry.register(greeter())
+            [again] = await admin.under("/busy/")
+            assert (again.value, again.lease != item.lease) == (item.value, True)
+
+    run(main())
+
+
 def test_deregistering_takes_away_what_others_wrote_over_it() -> None:
     async def main() -> None:
         async with opened("over") as (registry, admin):
