@@ -19,6 +19,7 @@ __all__ = ["Answers"]
 _MULTICAST_LIMIT = 1.0
 _DELAY = (0.02, 0.12)
 _BROWSE_TTL = 4500
+_MANY = 32
 
 
 class Answers:
@@ -44,6 +45,8 @@ class Answers:
         wanted = self._wanted(questions)
         extra = tuple(self._extra(questions, link))
         if source[1] != PORT:
+            if len(wanted) > _MANY and self._transport.owes(link, source):
+                return  # who asks again before all has been sent gets no more of the same
             parts = [self._table[key].answer(want, link) for key, want in wanted.items()]
             repeated = questions if len(questions) == 1 else ()
             for packet in packets([*parts, *([(extra, ())] if extra else [])], repeated, message.id):

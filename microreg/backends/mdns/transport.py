@@ -6,12 +6,12 @@ import asyncio
 import logging
 import socket
 import sys
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from microreg import process
 from microreg.backends.mdns.interfaces import Link
+from microreg.backends.mdns.pacing import Pace
 from microreg.backends.mdns.sockets import Address, Target, asking_socket, group, on_link, shared_socket, source
 from microreg.backends.mdns.wire import MAX_PACKET
 from microreg.errors import RegistryUnavailable
@@ -20,9 +20,6 @@ __all__ = ["Receiver", "Transport"]
 
 log = logging.getLogger("microreg.mdns")
 
-_BURST = 16
-_PAUSE = 0.01
-_BACKLOG = 4096
 _AT_ONCE = 32
 _TURN = 0.005
 
@@ -37,7 +34,7 @@ class _Outgoing(NamedTuple):
 
 
 class Transport:
-    """Sends and receives on every link. What is sent in quantity is paced: 16 packets, then 10 ms pause."""
+    """Sends and receives on every link; what is sent in quantity is paced."""
 
     def __init__(self, links: Sequence[Link], on_group: Receiver, on_answer: Receiver) -> None:
         self.links: tuple[Link, ...] = ()
@@ -47,11 +44,7 @@ class Transport:
         self._shared: dict[Link, asyncio.DatagramTransport] = {}
         self._asking: dict[Link, asyncio.DatagramTransport] = {}
         self._own: dict[Link, Address] = {}
-        self._queue: deque[_Outgoing] = deque()
-        self._credit = _BURST
-        self._timer: asyncio.TimerHandle | None = None
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._pace = Pace(_send)
 
     async def open(self) -> None:
         """Open the sockets. Raises RegistryUnavailable when that is possible on no link."""
@@ -77,10 +70,7 @@ class Transport:
 
     def close(self) -> None:
         """Close the sockets; what waits to be sent is lost."""
-        self._queue.clear()
-        self._idle.set()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._pace.close()
         for link in tuple(self._asking):
             self._shut(link)
         self.links = ()
@@ -89,12 +79,16 @@ class Transport:
         """To the group, from port 5353, on this link (where it is still there) or on all."""
         for each in self.links if link is None else (link,):
             if each in self._shared:
-                self._emit(_Outgoing(self._shared[each], packet, group(each)))
+                self._pace.to_all(_Outgoing(self._shared[each], packet, group(each)))
 
     def reply(self, packet: bytes, link: Link, to: Address) -> None:
         """To one who asked, from port 5353, where the link is still there."""
         if link in self._shared:
-            self._emit(_Outgoing(self._shared[link], packet, on_link(to, link)))
+            self._pace.to_one((link, to), _Outgoing(self._shared[link], packet, on_link(to, link)))
+
+    def owes(self, link: Link, to: Address) -> bool:
+        """Whether replies to who asked from there have not been sent yet."""
+        return self._pace.waits((link, to))
 
     def ask(self, packet: bytes) -> None:
         """To the group, from our own ports; the answers come back by unicast."""
@@ -106,29 +100,8 @@ class Transport:
         return address in self._own.values()
 
     async def drained(self) -> None:
-        """Wait until what is paced has been sent."""
-        await self._idle.wait()
-
-    def _emit(self, item: _Outgoing) -> None:
-        if self._credit and not self._queue:
-            self._credit -= 1
-            _send(item)
-        elif len(self._queue) < _BACKLOG:
-            self._queue.append(item)
-            self._idle.clear()
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_PAUSE, self._refill)
-
-    def _refill(self) -> None:
-        self._timer = None
-        self._credit = _BURST
-        while self._credit and self._queue:
-            self._credit -= 1
-            _send(self._queue.popleft())
-        if not self._queue:
-            self._idle.set()
-        if self._credit < _BURST:
-            self._timer = asyncio.get_running_loop().call_later(_PAUSE, self._refill)
+        """Wait until what is for all has been sent."""
+        await self._pace.drained()
 
     async def _open(self, link: Link) -> None:
         on_group, on_answer = self._receivers
