@@ -154,7 +154,7 @@ async def _list_no_empty_names(case: Case) -> None:
     await writer.register(expired, ttl=case.harness.ttl)
     await listener.holds(left, stays, expired)
     await writer.deregister(left)
-    await listener.holds(stays, within=case.harness.ttl + case.harness.grace + case.harness.patience)
+    await listener.holds(stays, within=case.harness.ttl + case.harness.grace)
     for client in (writer, reader):
         for service in (left, expired):
             await case.shows(client, service.name)
