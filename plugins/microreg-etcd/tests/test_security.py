@@ -124,12 +124,15 @@ async def refused(url: str, error: type[Exception]) -> str:
 async def works(url: str, node: str = "a") -> None:
     """Every verb, and a watch that hears of it."""
     async with connect(url) as registry, following(registry) as everything:
-        for port in (80, 80, 81):
+        await registry.register(greeter(node))
+        await everything.hears(f"create greeter/{node}")
+        for port in (80, 81):
             await registry.register(greeter(node, port))
+        await everything.hears(f"update greeter/{node}")
         assert greeter(node, 81).nodes[0] in (await registry.get_service("greeter"))[0].nodes
         assert "greeter" in await registry.list_services()
         await registry.deregister(greeter(node))
-        await wait_until(lambda: everything.changes[-1:] == [f"delete greeter/{node}"])
+        await everything.hears(f"delete greeter/{node}")
         assert everything.watch.error is None
 
 
