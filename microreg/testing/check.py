@@ -6,20 +6,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from microreg.testing.needs import CAPABILITIES, FAULTS, SEAMS
 from microreg.testing.sentences import SENTENCES
 
 if TYPE_CHECKING:
     from microreg.testing.case import Case
 
-__all__ = ["CAPABILITIES", "FAULTS", "SEAMS", "Check", "ConformanceError", "check"]
-
-CAPABILITIES = frozenset({"reasons", "complete_list", "authoritative", "push", "fenced"})
-"""What a registry may say of itself in ``capabilities``; each widens what is asked of it."""
-
-FAULTS = frozenset({"kill", "wipe", "freeze", "black_hole", "slow", "skew", "write_raw"})
-"""What :class:`microreg.testing.Faults` may be able to do to a store."""
-SEAMS = frozenset({"process"})
-"""What a :class:`microreg.testing.Harness` may have besides: clients in processes of their own."""
+__all__ = ["Check", "ConformanceError", "check"]
 
 
 class ConformanceError(AssertionError):

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from microreg.backends.memory import MemoryRegistry, MemoryStore
 from microreg.errors import ConfigError
 from microreg.registry import Registry
-from microreg.testing.check import FAULTS
+from microreg.testing.needs import FAULTS
 from microreg.testing.proxy import Proxy
 from microreg.testing.server import ServerProcess
 from microreg.toolkit import in_thread

@@ -11,8 +11,8 @@ from microreg.checked import Checked
 from microreg.connect import connect
 from microreg.errors import ConfigError
 from microreg.registry import Registry
-from microreg.testing.check import SEAMS
 from microreg.testing.faults import Faults, MemoryFaults
+from microreg.testing.needs import SEAMS
 from microreg.testing.process import COMMAND
 from microreg.url import RegistryURL
 

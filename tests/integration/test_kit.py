@@ -33,7 +33,8 @@ from microreg.testing import (
     verify,
 )
 from microreg.testing import virtual as virtual_time
-from microreg.testing.check import CAPABILITIES, FAULTS, SEAMS, check
+from microreg.testing.check import check
+from microreg.testing.needs import CAPABILITIES, FAULTS, SEAMS
 from microreg.testing.process import ClientProcess
 from microreg.testing.show import show
 from mutants import MUTANTS, SEEN, FaultyMemory, harness_of
