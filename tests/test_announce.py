@@ -50,6 +50,24 @@ def test_live_at_once_renewed_and_gone_at_the_end() -> None:
     run(main())
 
 
+def test_the_interval_between_renewals_can_be_told() -> None:
+    asked: list[float] = []
+
+    async def check() -> bool:
+        asked.append(now())
+        return True
+
+    async def main() -> None:
+        async with opened() as (registry, store):
+            async with greeter(registry, ttl=60, interval=2, check=check):
+                await asyncio.sleep(600)
+                gaps = [after - before for before, after in pairwise(store.times())]
+                assert 270 < len(gaps) < 330 and 1.8 <= min(gaps) and max(gaps) <= 2.2
+                assert 270 < len(asked) < 330, "the check is asked before every renewal"
+
+    run(main())
+
+
 def test_a_renewal_is_no_event_and_changes_are_published_at_once() -> None:
     async def main() -> None:
         async with opened() as (registry, store), greeter(registry) as announcement, watched(registry) as seen:

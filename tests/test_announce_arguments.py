@@ -25,6 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the announcement of:RuntimeWarni
 
 # -- arguments -------------------------------------------------------------------------------------------
 
+
 def kind(value: object) -> str:
     """What pytest calls a case whose value is too long to be shown."""
     return type(value).__name__
@@ -72,6 +73,11 @@ TWO = Service("greeter", nodes=[Node("10.0.0.1:80", id="a"), Node("10.0.0.2:80",
         ({"drain_delay": -1}, "drain_delay -1"),
         ({"drain_delay": float("nan")}, "drain_delay nan"),
         ({"drain_delay": "1s"}, "drain_delay '1s'"),
+        ({"interval": 0}, "interval 0"),
+        ({"interval": -1}, "interval -1"),
+        ({"interval": float("nan")}, "interval nan"),
+        ({"interval": "5s"}, "interval '5s'"),
+        ({"interval": 12}, r"interval 12: expected a number of seconds from 0.1 to 11.25, three quarters of ttl=15"),
         ({"service": ONE}, "complete Service and also fields"),
         ({"service": ONE, "port": None, "id": "x"}, "complete Service and also fields"),
         ({"service": ONE, "port": None, "metadata": {"a": "b"}}, "complete Service and also fields"),

@@ -32,6 +32,7 @@ def announce(
     endpoints: Iterable[Endpoint] = (),
     id: str | None = None,
     ttl: float = 15.0,
+    interval: float | None = None,
     check: Check | None = None,
     drain_delay: float = 0.5,
     rng: random.Random | None = None,
@@ -42,8 +43,9 @@ def announce(
     with exactly one node. ``address`` is ``host:port``, or a host beside ``port``; a host that is not given is
     found: ``$MICROREG_ADVERTISE`` (whose port, if it has one, replaces ``port``), the address towards the store, the
     best interface. The last two are looked at again with each renewal: the node moves with its machine. ``check``
-    is a function, ``http://…`` or ``tcp://…``; a node is ``critical`` while it fails. ``ttl`` and ``drain_delay``
-    are seconds. Raises InvalidService for what cannot be registered and ConfigError where no address is found.
+    is a function, ``http://…`` or ``tcp://…``; a node is ``critical`` while it fails. ``ttl``, ``drain_delay`` and
+    ``interval``, from one renewal to the next (a third of the ttl, ± 10 %), are seconds.
+    Raises InvalidService for what cannot be registered and ConfigError where no address is found.
     """
     from microreg.announce.announcement import Announcement
     from microreg.announce.probe import probe
@@ -56,6 +58,7 @@ def announce(
         registry,
         _record(registry, service, port, address, version, metadata, endpoints, id),
         ttl=ttl,
+        interval=interval,
         probe=None if check is None else probe(check),
         drain_delay=drain_delay,
         find=partial(_found, registry, port) if port is not None and address is None and not _told() else None,

@@ -24,6 +24,9 @@ __all__ = ["Announcement", "State", "Transition"]
 
 _FIRST = 1.0
 _MAX_DELAY = 3600.0
+_SHORTEST = 0.1
+_LONGEST = 0.75
+"""Of the ttl: a renewal may be a tenth late, and take its time."""
 
 
 class Announcement:
@@ -41,6 +44,7 @@ class Announcement:
         service: Service,
         *,
         ttl: float,
+        interval: float | None = None,
         probe: Probe | None = None,
         drain_delay: float = 0.5,
         find: Callable[[], str | None] | None = None,
@@ -52,7 +56,7 @@ class Announcement:
         self.registry = registry
         self.ttl = check_ttl(ttl)
         self._drain_delay = _seconds(drain_delay)
-        self._writer = Writer(registry, service, self.ttl, probe, find, rng)
+        self._writer = Writer(registry, service, self.ttl, _interval(interval, self.ttl), probe, find, rng)
         self._journal = self._writer.journal
         self._stopper: asyncio.Task[None] | None = None
         self._entered = False
@@ -145,9 +149,7 @@ class Announcement:
             why = self.error or "no attempt was answered so far"
             raise RegistryUnavailable(f"{writer.wanted.name!r} is {self.state}, not live: {why}")
 
-    async def changed(
-        self, since: Transition | None = None, *, timeout: float | None = None
-    ) -> tuple[Transition, ...]:
+    async def changed(self, since: Transition | None = None, *, timeout: float | None = None) -> tuple[Transition, ...]:
         """The transitions after ``since`` (None: from the first on), oldest first; waits until there is one.
 
         Empty where none will come, because ``since`` is that to ``gone``, or none came within ``timeout`` seconds.
@@ -246,3 +248,16 @@ def _seconds(drain_delay: float) -> float:
     if not number or not 0 <= drain_delay <= _MAX_DELAY:
         raise InvalidService(f"drain_delay {shown(drain_delay)}: expected a number of seconds from 0 to {_MAX_DELAY:g}")
     return float(drain_delay)
+
+
+def _interval(interval: float | None, ttl: float) -> float:
+    if interval is None:
+        return ttl / 3
+    number = isinstance(interval, int | float) and not isinstance(interval, bool)
+    longest = _LONGEST * ttl
+    if not number or not _SHORTEST <= interval <= longest:
+        raise InvalidService(
+            f"interval {shown(interval)}: expected a number of seconds from {_SHORTEST:g} to {longest:g}, three "
+            f"quarters of ttl={ttl:g}"
+        )
+    return float(interval)

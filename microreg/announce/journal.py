@@ -68,9 +68,7 @@ class Journal:
             trouble = error is not None and state is not State.GONE
             extra = {"service": self._name, "error": str(error or ""), "status": str(status)}
             why = f": {error}" if trouble else ""
-            log.log(
-                logging.WARNING if trouble else logging.INFO, "%s is %s%s", self._name, state, why, extra=extra
-            )
+            log.log(logging.WARNING if trouble else logging.INFO, "%s is %s%s", self._name, state, why, extra=extra)
         if state is State.LIVE and self.on_live is not None:
             tell, self.on_live = self.on_live, None
             tell()

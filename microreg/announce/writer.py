@@ -50,12 +50,14 @@ class Writer:
         registry: Registry,
         service: Service,
         ttl: float,
+        interval: float,
         probe: Probe | None = None,
         find: Callable[[], str | None] | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self.registry = registry
         self.ttl = ttl
+        self.interval = interval
         self.journal = Journal(service.name, service.nodes[0].status)
         self.wanted = service
         self.find = find
@@ -183,12 +185,10 @@ class Writer:
                 self._healthy = await self._probe()
         except TimeoutError:
             return False
-        self._probe_due = loop.time() + self.ttl / 4
+        self._probe_due = loop.time() + self.interval * 0.75
         return True
 
-    def _settle(
-        self, wanted: Service, status: Status, error: RegistryError | None, covered: list[_Attempt]
-    ) -> None:
+    def _settle(self, wanted: Service, status: Status, error: RegistryError | None, covered: list[_Attempt]) -> None:
         """What follows from one write, for the state and for those who wait for it."""
         if error is None:
             self._accepted = wanted
@@ -213,9 +213,9 @@ class Writer:
                 await self._changed.wait()
 
     def _until_renewal(self) -> float:
-        """A third of the ttl ± 10 %, up to a moment that others of this loop renew at too: they wake it together."""
-        now, grid = asyncio.get_running_loop().time(), self.ttl / 300
-        return math.ceil((now + self.ttl / 3 * self._rng.uniform(0.9, 1.09)) / grid) * grid - now
+        """The interval ± 10 %, up to a moment that others of this loop renew at too: they wake it together."""
+        now, grid = asyncio.get_running_loop().time(), self.interval / 100
+        return math.ceil((now + self.interval * self._rng.uniform(0.9, 1.09)) / grid) * grid - now
 
     def _backoff(self, failures: int) -> float:
         return max(_FLOOR, self._rng.uniform(0, min(BACKOFF_CAP, _BACKOFF_BASE * 2.0 ** min(failures, 16))))
