@@ -218,7 +218,12 @@ class Writer:
         return math.ceil((now + self.interval * self._rng.uniform(0.9, 1.09)) / grid) * grid - now
 
     def _backoff(self, failures: int) -> float:
-        return max(_FLOOR, self._rng.uniform(0, min(BACKOFF_CAP, _BACKOFF_BASE * 2.0 ** min(failures, 16))))
+        """Full jitter. On average never rarer than renewals: a fleet that asks for its store is no more than its load.
+
+        So the node is back long before caches stop to guard what they last knew of it.
+        """
+        ceiling = min(BACKOFF_CAP, 2 * self.interval, _BACKOFF_BASE * 2.0 ** min(failures, 16))
+        return max(_FLOOR, self._rng.uniform(0, ceiling))
 
     async def _call(self, call: Awaitable[None]) -> RegistryError | None:
         """Await a call of the registry; what it raised. Whatever that is, the writer outlives it."""
