@@ -13,6 +13,7 @@ from microreg.model import Service
 from microreg_etcd.layouts import Layout
 
 _OPERATIONS = 100  # in one transaction; etcd takes 128
+_TOGETHER = 0.05
 
 
 class Raw:
@@ -65,7 +66,10 @@ class Raw:
             stream.cancel()
 
     async def renew_all(self, leases: Sequence[int], period: float) -> None:
-        """Renew every lease once in ``period`` seconds, evenly, on one stream, until cancelled."""
+        """Renew every lease once in ``period`` seconds, evenly, on one stream, until cancelled.
+
+        As many at once as come in 50 ms: one by one takes three times as much.
+        """
         stream = self.lease.LeaseKeepAlive()
         loop = asyncio.get_running_loop()
 
@@ -77,9 +81,11 @@ class Raw:
             async with asyncio.TaskGroup() as group:
                 group.create_task(read())
                 due = loop.time()
-                for lease in cycle(leases):
+                many = max(1, round(len(leases) * _TOGETHER / period))
+                for number, lease in enumerate(cycle(leases), 1):
                     await stream.write(rpc.LeaseKeepAliveRequest(ID=lease))
-                    due += period / len(leases)
-                    await asyncio.sleep(due - loop.time())
+                    if number % many == 0:
+                        due += period / len(leases) * many
+                        await asyncio.sleep(due - loop.time())
         finally:
             stream.cancel()

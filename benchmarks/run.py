@@ -16,7 +16,7 @@ from typing import cast
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-THEMES = ("catalog", "codec", "watch", "lookup", "importing", "mdns", "etcd")
+THEMES = ("catalog", "codec", "watch", "lookup", "selector", "importing", "mdns", "etcd")
 ROUNDS = {"mdns": 4, "etcd": 100}
 """Themes that take no values of worker processes, and how many rounds of theirs are one of the others'."""
 

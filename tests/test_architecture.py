@@ -56,7 +56,13 @@ ONLY = {
     "typer": {"cli"},
     "click": {"cli"},
     "rich": {"cli"},
-    "starlette": {"server", "integrations.asgi"},
+    "starlette": {"server"},
+    "fastapi": set[str](),
+    "uvicorn": set[str](),
+    "hypercorn": set[str](),
+    "granian": set[str](),
+    "httpx": {"integrations.httpx"},
+    "httpx2": {"integrations.httpx", "integrations.httpx2"},
 }
 THREAD_CALLS = {"to_thread", "run_in_executor", "run_coroutine_threadsafe"}
 MAX_MODULE, MAX_FUNCTION = 320, 50

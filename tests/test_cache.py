@@ -3,90 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import asynccontextmanager
-from typing import TypeVar
 
 import pytest
 
 import microreg
 import support
+from caching import Store, Vague, at_once, hot, one, opened, options, ports, run
 from microreg.backends.memory import MemoryRegistry
 from microreg.checked import Checked
-from microreg.errors import InvalidService, RegistryClosed, RegistryUnavailable, ServiceNotFound
+from microreg.errors import (
+    ConfigError,
+    InvalidService,
+    PermissionDenied,
+    RegistryClosed,
+    RegistryUnavailable,
+    ServiceNotFound,
+    Unsupported,
+    WrongLoop,
+)
 from microreg.events import Change, Reason, Snapshot
-from microreg.layers.cache import CacheLayer
-from microreg.model import Node, Service
+from microreg.layers.cache import CacheLayer, Freshness
+from microreg.model import Service
 from microreg.options import Options
-from microreg.testing.virtual import VirtualLoop
-from microreg.url import RegistryURL
 from microreg.watch import Watch
 from support import wait_until
-
-T = TypeVar("T")
-
-
-def run(main: Coroutine[object, object, T]) -> T:
-    return support.run(main, timeout=None, loop_factory=VirtualLoop)
-
-
-class Store(MemoryRegistry):
-    """Counts what it is asked; lookups wait for ``answer``, watches for ``watches``."""
-
-    def __init__(self) -> None:
-        super().__init__(RegistryURL.parse("memory://"), Options())
-        self.gets = 0
-        self.opened = 0
-        self.answer = asyncio.Event()
-        self.answer.set()
-        self.watches = asyncio.Event()
-        self.watches.set()
-
-    async def get_service(self, name: str) -> tuple[Service, ...]:
-        self.gets += 1
-        await self.answer.wait()
-        return await super().get_service(name)
-
-    def watch(self, name: str | None = None) -> Watch:
-        inner = super().watch(name).source
-
-        async def source() -> AsyncGenerator[Snapshot | Change, None]:
-            self.opened += 1
-            await self.watches.wait()
-            async for event in inner():
-                yield event
-
-        return Watch(source)
-
-
-class Vague(Store):
-    """Cannot know that a name does not exist, as mDNS."""
-
-    capabilities = MemoryRegistry.capabilities - {"authoritative"}
-
-
-@asynccontextmanager
-async def opened(store: Store | None = None) -> AsyncGenerator[tuple[CacheLayer, Store]]:
-    store = store or Store()
-    async with CacheLayer(Checked(store), store.url, Options()) as cache:
-        yield cache, store
-
-
-def one(port: int = 80, name: str = "greeter", **more: str) -> Service:
-    return Service(name, nodes=[Node(f"10.0.0.1:{port}", id=f"n{port}", metadata=more)])
-
-
-def at_once(call: Coroutine[object, object, T]) -> T:
-    """What a coroutine returns that never suspends."""
-    with pytest.raises(StopIteration) as stopped:
-        call.send(None)
-    value: T = stopped.value.value
-    return value
-
-
-async def hot(cache: CacheLayer, name: str = "greeter") -> None:
-    await cache.get_service(name)
-    await wait_until(lambda: cache.services(name))
 
 
 def test_a_hot_name_costs_no_io_and_never_suspends() -> None:
@@ -174,6 +114,21 @@ def test_callers_that_were_all_cancelled_leave_a_lookup_that_ends() -> None:
             with pytest.raises(ServiceNotFound):
                 await cache.get_service("greeter")
             assert store.gets == 1
+
+    run(main())
+
+
+def test_callers_of_a_lookup_that_hangs_get_what_the_watch_tells() -> None:
+    async def main() -> None:
+        async with opened() as (cache, store):
+            await cache.register(one())
+            store.answer.clear()
+            store.watches.clear()
+            call = asyncio.create_task(cache.get_service("greeter"))
+            await asyncio.sleep(1)
+            assert not call.done()
+            store.watches.set()
+            assert await call == (one(),) and asyncio.get_running_loop().time() < 1.1
 
     run(main())
 
@@ -374,3 +329,220 @@ def test_the_other_verbs_go_through() -> None:
             assert cache.capabilities == MemoryRegistry.capabilities
 
     run(main())
+
+
+# -- freshness and max_stale ---------------------------------------------------------------------------
+
+
+def test_freshness_says_how_true_it_is() -> None:
+    async def main() -> None:
+        async with opened() as (cache, store):
+            assert cache.freshness("greeter") == Freshness("unknown")
+            await cache.register(one(), ttl=86_400)
+            await hot(cache)
+            assert cache.freshness("greeter") == Freshness("live") and str(cache.freshness("greeter")) == "live"
+            await asyncio.sleep(100)
+            store.store.down = True
+            await asyncio.sleep(77)
+            stale = cache.freshness("greeter")
+            assert stale.kind == "stale" and stale.age == pytest.approx(77, abs=0.01)
+            assert isinstance(stale.error, RegistryUnavailable) and "stale, 77 s old: the memory store" in str(stale)
+            store.store.down = False
+            await wait_until(lambda: cache.freshness("greeter").kind == "live", timeout=11)
+
+    run(main())
+
+
+def test_what_a_lookup_found_is_kept_until_the_watch_speaks() -> None:
+    async def main() -> None:
+        async with opened() as (cache, store):
+            store.watches.clear()
+            await cache.register(one(), ttl=86_400)
+            assert await cache.get_service("greeter") == (one(),)
+            await asyncio.sleep(3)
+            assert cache.freshness("greeter") == Freshness("cached", 3.0) and ports(cache) == [80]
+            store.store.down = True
+            assert await cache.get_service("greeter") == (one(),), "a lookup that failed takes nothing away"
+            store.store.down = False
+            await cache.deregister(one())
+            with pytest.raises(ServiceNotFound):
+                await cache.get_service("greeter")
+            assert ports(cache) == [] and cache.freshness("greeter").kind == "unknown"
+            store.watches.set()
+            await wait_until(lambda: cache.freshness("greeter").kind == "live")
+
+    run(main())
+
+
+@pytest.mark.parametrize("max_stale", [0, 1, 90, 3600])
+def test_after_max_stale_what_was_known_is_given_up_and_told_anew_later(max_stale: int) -> None:
+    async def main() -> None:
+        async with opened(max_stale=f"{max_stale}s") as (cache, store):
+            await cache.register(one(), ttl=86_400)
+            await cache.register(one(81), ttl=86_400)
+            await hot(cache)
+            seen: list[Change] = []
+            cache.subscribe("greeter", seen.append)
+            store.store.down = True
+            if max_stale:
+                await asyncio.sleep(max_stale - 0.5)
+                assert len(at_once(cache.get_service("greeter"))[0].nodes) == 2
+            await asyncio.sleep(0.6)
+            with pytest.raises(RegistryUnavailable, match=r"\d s old.*\(cache.max_stale\)"):
+                await cache.get_service("greeter")
+            assert cache.freshness("greeter").kind == "unknown" and "switched off" in cache.follow("greeter").reason
+            assert [change.reason for change in seen] == [Reason.LOST] * 2
+            store.store.down = False
+            await wait_until(lambda: cache.freshness("greeter").kind == "live", timeout=11)
+            assert ports(cache) == [80, 81], "the nodes that never changed are told again"
+
+    run(main())
+
+
+def test_refused_credentials_during_an_outage_take_nothing_away() -> None:
+    class Refusing(Store):
+        refuse = False
+
+        async def get_service(self, name: str) -> tuple[Service, ...]:
+            if self.refuse:
+                raise PermissionDenied("the token has expired")
+            return await super().get_service(name)
+
+    async def main() -> None:
+        store = Refusing()
+        async with opened(store) as (cache, _):
+            store.watches.clear()
+            await cache.register(one())
+            await cache.get_service("greeter")
+            store.refuse = True
+            assert await cache.get_service("greeter") == (one(),)
+            with pytest.raises(PermissionDenied):
+                await cache.get_service("other")
+
+    run(main())
+
+
+# -- bounds --------------------------------------------------------------------------------------------
+
+
+def test_a_name_that_nobody_asks_for_is_not_watched_any_more() -> None:
+    async def main() -> None:
+        async with opened(idle="10m") as (cache, store):
+            for name in ("greeter", "asked", "pinned"):
+                await cache.register(one(name=name), ttl=86_400)
+                await hot(cache, name)
+            unpin = cache.subscribe("pinned", lambda _: None)
+            for _ in range(20):
+                await asyncio.sleep(60)
+                at_once(cache.get_service("asked"))
+            assert [bool(cache.services(name)) for name in ("greeter", "asked", "pinned")] == [False, True, True]
+            assert cache.freshness("greeter") == Freshness("unknown")
+            assert sum("cache" in task.get_name() for task in asyncio.all_tasks()) == 2
+            unpin()
+            unpin()
+            await asyncio.sleep(1300)
+            assert not cache.services("asked") and not cache.services("pinned")
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+            opened_before = store.opened
+            await hot(cache, "greeter")
+            assert ports(cache) == [80] and store.opened == opened_before + 1
+
+    run(main())
+
+
+def test_no_more_names_are_watched_than_allowed() -> None:
+    async def main() -> None:
+        async with opened(names="10") as (cache, store):
+            await cache.register(one(name="kept"), ttl=86_400)
+            await hot(cache, "kept")
+            cache.subscribe("kept", lambda _: None)
+            for number in range(100):
+                with pytest.raises(ServiceNotFound):
+                    await cache.get_service(f"nobody-{number}")
+            assert sum("microreg cache" in task.get_name() for task in asyncio.all_tasks()) == 10
+            assert store.gets == 101, "a name that is not watched is looked up"
+            await asyncio.sleep(6)
+            with pytest.raises(ServiceNotFound):
+                await cache.get_service("nobody-100")
+            await asyncio.sleep(1)
+            assert cache.freshness("nobody-100").kind == "live"
+            assert sum("microreg cache" in task.get_name() for task in asyncio.all_tasks()) == 10
+            assert at_once(cache.get_service("kept")) == (one(name="kept"),)
+
+    run(main())
+
+
+def test_many_names_are_looked_after_in_small_steps() -> None:
+    async def main() -> None:
+        async with opened(idle="1m") as (cache, _):
+            for number in range(600):
+                cache.follow(f"name-{number}")
+            await asyncio.sleep(120)
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main())
+
+
+# -- bad input, and registries that cannot ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"idle": "0s"}, "cache.idle=0: expected more than 0"),
+        ({"names": "0"}, "cache.names=0: expected at least 1"),
+        ({"disk": "/"}, "cache.disk=/: expected the path of a file"),
+        ({"max_stale": "soon"}, "cache.max_stale: expected a duration"),
+        ({"stale": "1h"}, "no option cache.stale, did you mean cache.max_stale"),
+    ],
+)
+def test_options_that_cannot_be(given: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        options(**given)
+
+
+def test_names_that_are_no_names() -> None:
+    async def main() -> None:
+        async with opened() as (cache, _):
+            wrong: list[object] = [[], {}, None]
+            for name in wrong:
+                with pytest.raises(InvalidService):
+                    await cache.get_service(name)  # type: ignore[arg-type]
+
+    run(main())
+
+
+def test_a_registry_without_a_watch_is_looked_up_each_time() -> None:
+    class Mute(Store):
+        def watch(self, name: str | None = None) -> Watch:
+            def source() -> object:
+                raise Unsupported("nothing to watch")
+
+            return Watch(source)  # type: ignore[arg-type]
+
+    async def main() -> None:
+        async with opened(Mute()) as (cache, store):
+            await cache.register(one())
+            for number in range(1, 4):
+                assert await cache.get_service("greeter") == (one(),)
+                assert store.gets == number
+
+    run(main())
+
+
+def test_a_hot_name_belongs_to_its_loop_too() -> None:
+    async def main() -> None:
+        async with microreg.connect("cache+memory://") as cache:
+            await cache.register(one())
+            await cache.get_service("greeter")
+            layer = cache.unwrap(CacheLayer)
+            assert layer is not None
+            await wait_until(lambda: layer.follow("greeter").live)
+
+            async def elsewhere() -> None:
+                with pytest.raises(WrongLoop):
+                    await cache.get_service("greeter")
+
+            await asyncio.to_thread(asyncio.run, elsewhere())
+
+    support.run(main())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -11,7 +13,9 @@ import pytest
 from microreg import connect
 from microreg.backends.mdns import MdnsRegistry
 from microreg.backends.mdns.interfaces import Choice, Link, best, choose, follows, look, parse_location, read_flags
+from microreg.backends.mdns.sockets import Target
 from microreg.backends.mdns.station import Station
+from microreg.backends.mdns.transport import _Socket
 from microreg.errors import ConfigError, RegistryUnavailable
 from microreg.model import Node, Service
 from microreg.net import Interface
@@ -264,3 +268,53 @@ def test_the_advertised_host_is_that_of_the_interface() -> None:
     nowhere = connect("mdns://eth99").unwrap(MdnsRegistry)
     assert nowhere is not None
     assert nowhere.advertised_host() is None
+
+
+def test_where_nothing_can_be_sent_nobody_is_told_that_all_is_well(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on ``mdns://[::1]`` where loopback has no route for multicast."""
+    record = Service("greeter", nodes=[Node("127.0.0.1:8080", id="a")])
+    where = r"mDNS can send on no interface: lo \(127\.0\.0\.1\): .*unreachable.*name another interface"
+
+    def sendto(*_: object) -> int:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    async def main() -> None:
+        async with connect("mdns://127.0.0.1?settle=20ms") as registry:
+            with monkeypatch.context() as patch:
+                patch.setattr(socket.socket, "sendto", sendto)
+                for _ in range(2):
+                    with pytest.raises(RegistryUnavailable, match=where):
+                        await registry.register(record)
+                with pytest.raises(RegistryUnavailable, match=where):
+                    await registry.list_services()
+                with pytest.raises(RegistryUnavailable, match=where):
+                    await registry.get_service("other")
+            await registry.register(record)
+            assert await registry.get_service("greeter") == (record,)
+
+    run(main())
+    [warning] = caplog.messages
+    assert "lo (127.0.0.1): [Errno" in warning
+
+
+def test_one_interface_on_which_nothing_can_be_sent_is_told_and_the_other_works_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    original = _Socket.send
+
+    def send(sock: _Socket, packet: bytes, to: Target) -> OSError | None:
+        return original(sock, packet, to) if sock._link == ONE else OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    monkeypatch.setattr(_Socket, "send", send)
+
+    async def main() -> None:
+        async with connect("mdns://127.0.0.1,127.0.0.2?settle=20ms") as registry:
+            record = Service("greeter", nodes=[Node("127.0.0.1:8080", id="a")])
+            await registry.register(record)
+            assert "greeter" in await registry.list_services()
+
+    run(main())
+    [warning] = caplog.messages
+    assert "lo (127.0.0.2): [Errno" in warning

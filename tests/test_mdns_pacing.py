@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 
 import pytest
 
@@ -39,10 +40,10 @@ def test_who_asks_for_little_does_not_wait_for_those_who_ask_for_much() -> None:
                 pace.to_one(lister, f"{lister} {number}")
         pace.to_one("other", "answer")
         pace.to_all("goodbye")
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.011)
         order = [item for _, item in sent]
-        assert order.index("goodbye") == 16, "with the first burst after it"
-        assert order.index("answer") <= 16 + 1 + 10
+        assert order.index("goodbye") == 64, "before the burst after it"
+        assert order.index("answer") <= 64 + 1 + 10
 
     virtual.run(main())
 
@@ -79,15 +80,39 @@ def test_what_waits_is_bounded_and_forgotten_at_the_end() -> None:
     virtual.run(main())
 
 
-def test_whether_somebody_waits_is_known_until_the_last_answer_is_sent_or_too_late() -> None:
+def test_a_burst_is_sixteen_for_one_and_sixty_four_for_all_who_asked() -> None:
     async def main() -> None:
         pace, sent = paced()
         for number in range(40):
-            pace.to_one("lister", f"{number}")
-        assert pace.waits("lister") and not pace.waits("other")
-        await asyncio.sleep(0.015)
-        assert pace.waits("lister") and len(sent) == 32
-        await asyncio.sleep(0.01)
-        assert not pace.waits("lister") and len(sent) == 40
+            pace.to_one("one", f"one {number}")
+        await asyncio.sleep(0.1)
+        assert [round(time, 6) for time, _ in sent] == [0.0] * 16 + [0.01] * 16 + [0.02] * 8
+        sent.clear()
+        for asker in range(8):
+            for _ in range(40):
+                pace.to_one(asker, f"{asker}")
+        await asyncio.sleep(0.1)
+        begun = sent[0][0]
+        bursts = Counter(round((time - begun) * 100) for time, _ in sent)
+        assert bursts == {0: 64, 1: 64, 2: 64, 3: 64, 4: 64}
+        second = Counter(item for time, item in sent if round((time - begun) * 100) == 1)
+        assert set(second.values()) == {8}, "each as many as the others"
+
+    virtual.run(main())
+
+
+def test_who_asks_the_same_again_gets_all_once_more_and_first_what_it_has_not() -> None:
+    async def main() -> None:
+        pace, sent = paced()
+        pace.to_one_instead("lister", [f"{number}" for number in range(40)])
+        pace.to_one_instead("lister", [f"again {number}" for number in range(40)])
+        pace.to_one_instead("other", ["other"])
+        await asyncio.sleep(1)
+        told = [item for _, item in sent if item != "other"]
+        assert told[:16] == [f"{number}" for number in range(16)]
+        assert told[16:] == [f"again {number}" for number in (*range(16, 40), *range(16))]
+        assert len(sent) == 16 + 40 + 1 and vars(pace)["_answers"] == 0
+        pace.to_one_instead("lister", ["new"])
+        assert sent[-1][1] == "new"
 
     virtual.run(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import zlib
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 import strategies as given_
 from microreg import codec
 from microreg.backends.mdns import names, records, wire
-from microreg.backends.mdns.own import Own, Want, packets
+from microreg.backends.mdns.own import Own, Want, packets, with_id
 from microreg.backends.mdns.wire import ANY, IPV4, IPV6, PTR, RESPONSE, SRV, TXT, Malformed, Question, Record
 from microreg.errors import InvalidService, RecordTooLarge
 from microreg.model import Endpoint, Node, Service, Status
@@ -53,8 +54,8 @@ def test_names_are_compressed() -> None:
 
 
 def test_a_unicast_answer_tells_no_cache_to_flush() -> None:
-    [packet] = packets([own(record()).answer(Want.SUBTYPE)], [Question(names.subtype("greeter"), PTR)], 7)
-    message = wire.parse(packet)
+    [packet] = packets([own(record()).answer(Want.SUBTYPE)], [Question(names.subtype("greeter"), PTR)], unicast=True)
+    message = wire.parse(with_id(packet, 7))
     assert message.id == 7
     assert not any(each.unique for each in message.records)
 
@@ -241,3 +242,28 @@ def test_hosts() -> None:
 
 def test_dotted() -> None:
     assert wire.dotted(names.SERVICE_TYPE) == "_microreg._tcp.local"
+
+
+def foreign(**fields: str) -> bytes:
+    entries = {"n": "greeter", "i": "x", "a": "h:80"} | fields
+    return records._pack((key.encode(), value.encode()) for key, value in entries.items())
+
+
+@pytest.mark.parametrize(
+    "address", ["h", ":80", "h:0", "h:65536", "h:x", "2001:db8::1", "h\n:80", "\x1b[2J:80", f"{'h' * 255}:80"]
+)
+def test_an_address_that_cannot_be_called_is_no_record(address: str) -> None:
+    body = b'{"name":"greeter","nodes":[{"id":"x","address":%s}]}' % json.dumps(address).encode()
+    packed = records._pack([(b"n", b"greeter"), (b"i", b"x"), (b"z", zlib.compress(body))])
+    for text in (foreign(a=address), packed):
+        with pytest.raises(InvalidService, match="address"):
+            records.decode(text, budget=records.Budget(100_000))
+
+
+def test_metadata_of_others_is_kept_as_it_is_as_in_json() -> None:
+    text = records.decode(foreign(**{"m.k": "a\x00b\n", "d.k": "\x7f", "v": "1"}))
+    body = {"name": "greeter", "version": "1", "metadata": {"k": "\x7f"}, "nodes": [NODE]}
+    assert text.record == codec.decode(json.dumps(body))
+
+
+NODE = {"id": "x", "address": "h:80", "metadata": {"k": "a\x00b\n"}}

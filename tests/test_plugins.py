@@ -115,7 +115,7 @@ def test_backends_layers_and_strategies_of_others_work_by_name(install: Install)
         (lambda: plugins.backend("memroy"), r"no backend 'memroy' is installed .*; did you mean 'memory'\?"),
         (lambda: plugins.backend("zzz"), r"^no backend 'zzz' is installed \(installed: .*memory, static\)$"),
         (lambda: plugins.layer("cahce"), r"no layer 'cahce' is installed .*; did you mean 'cache'\?"),
-        (lambda: plugins.load("microreg.strategies", "zzz"), r"no strategy 'zzz' is installed \(installed: random, r"),
+        (lambda: plugins.load("microreg.strategies", "zzz"), r"no strategy 'zzz' is installed \(installed: .*, p2c, r"),
         (lambda: plugins.load("microreg.nothing", "x"), r"no plugin 'x' is installed \(installed: none\)"),
     ],
 )
@@ -254,7 +254,8 @@ OPTIONS = r"its Options is .*; expected a subclass of microreg.url.Options with 
         ("backends", "plug:mute", "is broken: RuntimeError: no words"),
         ("layers", "plug:Mine", "is <class 'plug.Mine'>; expected a subclass of Layer"),
         ("layers", "plug:number", "is 3; expected a subclass of Layer"),
-        ("strategies", "plug:number", r"is 3; expected a function \(nodes, rng\) -> pick"),
+        ("strategies", "plug:number", r"is 3; expected a function \(members, rng\) -> pick"),
+        ("filters", "plug:number", r"is 3; expected a function that makes a filter \(node, service\) -> bool"),
         ("strategies", "plug", r"is <module 'plug' .*; expected a function"),
         *(
             (group, f"plug:{base}With{options}", message)

@@ -34,7 +34,7 @@ _Name = Annotated[
 
 
 def plugins(name: _Name = None, json: JsonOption = False) -> int:
-    """Show the backends, layers, strategies and hooks that are installed, where they come from, and their options.
+    """Show the backends, layers, strategies, filters and hooks that are installed, their origin and their options.
 
     Each is imported to see whether it works; exit code 1 where one is broken, or two have the same name. In a
     pipe, separated by tabs: kind, name, distribution, version, target, and ok or what is wrong; then, after the
@@ -142,7 +142,7 @@ def _registry(plugin: Plugin) -> _Found:
     )
 
 
-def _strategy(plugin: Plugin) -> _Found:
+def _function(plugin: Plugin) -> _Found:
     return _Found(plugin, "", _summary(installed.load(plugin.group, plugin.name)))
 
 
@@ -153,7 +153,8 @@ def _hook(plugin: Plugin) -> _Found:
 _LOOKS: dict[str, Callable[[Plugin], _Found]] = {
     "microreg.backends": _registry,
     "microreg.layers": _registry,
-    "microreg.strategies": _strategy,
+    "microreg.strategies": _function,
+    "microreg.filters": _function,
     "microreg": _hook,
 }
 

@@ -1,4 +1,4 @@
-"""Finds backends, layers and strategies by entry point, by name, and imports only what is asked for.
+"""Finds backends, layers, strategies and filters by entry point, by name, and imports only what is asked for.
 
 Whatever a plugin raises is its own failure and ends nothing else, SystemExit and the like too; only a
 KeyboardInterrupt goes on.
@@ -220,7 +220,11 @@ def _class_problem(kind: type[Registry]) -> str:
 
 
 def _strategy_problem(found: object) -> str:
-    return "" if callable(found) else "expected a function (nodes, rng) -> pick"
+    return "" if callable(found) else "expected a function (members, rng) -> pick"
+
+
+def _filter_problem(found: object) -> str:
+    return "" if callable(found) else "expected a function that makes a filter (node, service) -> bool"
 
 
 _NO_LAYER = "expected a subclass of Layer"
@@ -231,5 +235,6 @@ _PROBLEMS: Mapping[str, Callable[[object], str]] = {
     "microreg.backends": _backend_problem,
     "microreg.layers": _layer_problem,
     "microreg.strategies": _strategy_problem,
+    "microreg.filters": _filter_problem,
 }
 """What is wrong with an object of a group, and what was expected; empty where nothing is."""

@@ -33,6 +33,7 @@ KINDS: Mapping[str, str] = {
     "microreg.backends": "backend",
     "microreg.layers": "layer",
     "microreg.strategies": "strategy",
+    "microreg.filters": "filter",
     "microreg": "hook",
 }
 """The groups of entry points, and what a plugin of each is called."""

@@ -7,12 +7,11 @@ The event loop publishes one immutable pool per name by a single assignment, bui
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import Self, TypeVar
 
 from microreg import process
 from microreg.arguments import check_timeout, shown
@@ -22,46 +21,99 @@ from microreg.model import Node
 from microreg.options import Options
 from microreg.registry import Registry
 from microreg.rules import check_name
-from microreg.selector.pool import Pool
-from microreg.selector.strategies import Pick, Strategy
+from microreg.selector.budget import RetryBudget
+from microreg.selector.choosing import Chooser
+from microreg.selector.explain import Explanation, Standing, explained
+from microreg.selector.filters import Filter, parse
+from microreg.selector.members import Member
+from microreg.selector.outliers import Outliers
+from microreg.selector.pool import Index, Pool
+from microreg.selector.reports import Reports, Tracked
+from microreg.selector.retries import Retries
+from microreg.selector.settings import Errors, Settings, check_errors, check_latency
+from microreg.selector.strategies import Key, Keyed, KeyedPick, Pick, Strategy
 
-__all__ = ["Selector"]
-
-log = logging.getLogger("microreg.selector")
+__all__ = [
+    "BUDGET",
+    "OUTLIERS",
+    "Errors",
+    "Explanation",
+    "Filter",
+    "Key",
+    "Keyed",
+    "KeyedPick",
+    "Member",
+    "Outliers",
+    "Pick",
+    "RetryBudget",
+    "Selector",
+    "Standing",
+    "Strategy",
+    "Tracked",
+]
 
 T = TypeVar("T")
-_Errors = type[Exception] | tuple[type[Exception], ...]
+
+
+OUTLIERS = Outliers()
+"""What ``Selector(outliers=…)`` is by default."""
+
+BUDGET = RetryBudget()
+"""What ``Selector(retry_budget=…)`` is by default."""
 
 
 class Selector:
     """Picks nodes of services; to be used with ``async with``.
 
-    ``strategy`` is a name (``random``, ``round_robin``, or one that a plugin provides) or a function of
-    the same form. An uncached registry is wrapped in a cache of the Selector's own; the registry itself
-    stays the caller's to close.
+    - ``strategy``: ``p2c``, ``random``, ``round_robin``, ``weighted``, ``least_outstanding``, ``rendezvous``, the name
+      of one that a plugin provides, or a function of the same form (see :mod:`microreg.selector.strategies`).
+    - ``filters``: which nodes may be selected at all; text such as ``"version:>=2"`` (see
+      :mod:`microreg.selector.filters`), or functions ``(node, service) -> bool``.
+    - ``zone``: where this program runs. Calls stay there while at least half of that zone's nodes can take them.
+    - ``outliers``: when nodes that fail are left alone; None for never.
+    - ``slow_start``: for how many seconds new nodes get fewer calls; 0 for none.
+    - ``retry_budget``: how many of the calls may be retries.
+    - ``failures``: errors in ``acquire``, ``track`` and ``call`` that are the node's fault. By default those of a
+      connection, as Python has them; give your client's own where it has others.
+    - ``clock`` (seconds; the loop's by default) and ``rng``: for tests.
+
+    An uncached registry is wrapped in a cache of the Selector's own; the registry itself stays the caller's to close.
     """
 
     def __init__(
-        self, registry: Registry, strategy: str | Strategy = "random", *, rng: random.Random | None = None
+        self,
+        registry: Registry,
+        strategy: str | Strategy = "p2c",
+        filters: str | Filter | Iterable[str | Filter] = (),
+        *,
+        zone: str | None = None,
+        outliers: Outliers | None = OUTLIERS,
+        slow_start: float = 10.0,
+        retry_budget: RetryBudget = BUDGET,
+        failures: Errors = (OSError, EOFError),
+        clock: Callable[[], float] | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         if not isinstance(registry, Registry):
             raise ConfigError(f"a Selector takes the registry that connect() made, got {type(registry).__name__}")
         self.registry = registry
-        self._strategy = _strategy(strategy)
-        self._given_rng = rng
-        self._rng = rng or random.Random()
+        self._chooser = Chooser(strategy)
+        self._picks = self._chooser.picks
+        self._settings = Settings(parse(filters), zone or "", outliers, slow_start, retry_budget, clock, rng)
+        self._failures = check_errors(failures, "failures")
         self._cache: CacheLayer | None = None
         self._own: CacheLayer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over = ""  # why no call is possible any more
         self._pools: dict[str, Pool] = {}
-        self._picks: dict[str, Pick] = {}
+        self._index: Index = {}
 
     async def __aenter__(self) -> Self:
         if self._cache is not None or self._over:
             raise RegistryClosed("this Selector was used before; make another")
-        self._rng = self._given_rng or random.Random()  # made here: forked workers would share one of their parent's
         self._loop = asyncio.get_running_loop()
+        self._rules = self._settings.rules(self._loop)
+        self._reports = Reports(self._loop, self._rules.clock)
         process.in_child(self, Selector._after_fork)
         if isinstance(self.registry, CacheLayer):
             self._cache = self.registry
@@ -78,8 +130,7 @@ class Selector:
         """Stop following. Waiting ``select`` calls end with RegistryClosed. Closing twice is fine."""
         self._over = self._over or "was closed; make another"
         pools = list(self._pools.values())
-        self._pools.clear()
-        self._picks.clear()
+        self._let_go()
         for pool in pools:
             pool.close()
         if self._own is not None:
@@ -90,32 +141,140 @@ class Selector:
         """The ``Pick`` of every name that has a node now. Only the loop changes it; any thread may read it."""
         return self._picks
 
-    def pick(self, name: str) -> Node:
+    def pick(self, name: str, *, key: Key | None = None) -> Node:
         """The next node, at once and without I/O. Raises NoNodeAvailable; the first pick of a name starts to follow it.
 
-        From another thread than the loop's, only names that were selected before can be picked.
+        ``key`` is what the call is about, for a strategy that sends equal keys to one node (``rendezvous``). From
+        another thread than the loop's, only names that were selected before can be picked.
         """
         try:
-            pick = self._picks.get(name)
-        except TypeError:  # it cannot even be looked up
-            check_name(name)
-            raise
-        if pick is None:
-            pool = self._pool(name)
-            pick = self._picks.get(name)
-            if pick is None:
-                raise NoNodeAvailable(f"no node of {name!r} can be selected now: {pool.why()}")
-        return pick()
+            choose = self._picks[name]
+        except (KeyError, TypeError):  # TypeError: it cannot even be looked up
+            choose = self._first_pick(name)
+        return choose() if key is None else self._chooser.with_key(name, key)
 
-    async def select(self, name: str, *, timeout: float = 5.0) -> Node:
+    async def select(self, name: str, *, timeout: float = 5.0, key: Key | None = None) -> Node:
         """The next node; waits up to ``timeout`` seconds for one. Raises NoNodeAvailable after that."""
         try:
-            pick = self._picks.get(name)
-        except TypeError:  # it cannot even be looked up
-            check_name(name)
-            raise
-        if pick is not None:
-            return pick()
+            choose = self._picks[name]
+        except (KeyError, TypeError):
+            choose = await self._awaited(name, timeout)
+        return choose() if key is None else self._chooser.with_key(name, key)
+
+    @asynccontextmanager
+    async def acquire(self, name: str, *, timeout: float = 5.0, key: Key | None = None) -> AsyncGenerator[Node]:
+        """``async with selector.acquire("greeter") as node``: selects a node, and reports how the body ended.
+
+        While the body runs, the call counts as outstanding; its time is the latency. Errors of ``failures`` count
+        against the node; others, and a cancellation, do not.
+        """
+        node = await self.select(name, timeout=timeout, key=key)
+        with self.track(name, node):
+            yield node
+
+    def track(self, name: str, node: Node, *, failures: Errors = ()) -> Tracked:
+        """The same for a node that was picked before: ``with selector.track(name, node): …``. Any thread may use it.
+
+        Errors of ``failures`` count against the node, beside those that the Selector was given.
+        """
+        pool = self._pools.get(name)
+        member = pool.membership.members.get(node.id) if pool is not None else None
+        errors = self._failures + check_errors(failures, "failures")
+        return Tracked(node, member, pool, self._opened(), errors)
+
+    def report(self, node: Node, *, latency: float | None = None, error: BaseException | None = None) -> None:
+        """Say how a call to a picked node ended: its latency in seconds, and the error where the node failed.
+
+        A CancelledError is nobody's fault and is not counted. A node that is not known any more is not either. Any
+        thread may report.
+        """
+        if latency is not None:
+            latency = check_latency(latency)
+        reports = self._opened()
+        if isinstance(error, asyncio.CancelledError):
+            return
+        for pool in tuple(self._index.get(node.id, ())):
+            member = pool.membership.members.get(node.id)
+            if member is not None and member.node.address == node.address:
+                reports.put(pool, member, latency, error is not None)
+
+    async def call(
+        self,
+        name: str,
+        function: Callable[[Node], Awaitable[T]],
+        *,
+        attempts: int = 3,
+        timeout: float = 5.0,
+        retry_on: Errors = (OSError, EOFError),
+        key: Key | None = None,
+    ) -> T:
+        """Call ``function(node)``; where it raises one of ``retry_on``, again on a node not yet tried.
+
+        At most ``attempts`` calls, and no more retries than the budget has; each outcome and latency is reported.
+        ``timeout`` is how long to wait for a node: how long a call may take is for ``function`` to say. The default
+        errors are those of a connection (ConnectionError, TimeoutError, a stream that ended early); pass your
+        client's own, and only for calls that may be repeated. Raises what the last call raised, or NoNodeAvailable
+        where there was no node at all.
+        """
+        if not callable(function):
+            raise ConfigError(f"function {shown(function)}: expected an async function that takes a node")
+        errors = check_errors(retry_on, "retry_on")
+        following = self.retries(name, attempts, key=key)
+        node = await self.select(name, timeout=timeout, key=key)
+        while True:
+            try:
+                with self.track(name, node, failures=errors):
+                    return await function(node)
+            except errors:
+                again = following(node)
+                if again is None:
+                    raise
+                node = again
+
+    def retries(self, name: str, attempts: int, *, key: Key | None = None) -> Callable[[Node], Node | None]:
+        """What ``call`` asks after a failed attempt: a node not yet tried, None where the error is to be raised.
+
+        For whoever calls in another way than ``call``; to be made once per call, because the retry budget is a share
+        of the calls. Any thread may ask, one at a time.
+        """
+        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
+            raise ConfigError(f"attempts={shown(attempts)}: expected at least 1, a whole number")
+        self._opened()
+        return Retries(lambda: self._pools.get(name), self._chooser, self._rules, attempts, key)
+
+    def explain(self, name: str) -> Explanation:
+        """Every known node of a name, and why it is selected or not, with numbers; ``print`` it.
+
+        Like ``pick``, the first call for a name starts to follow it.
+        """
+        return explained(self._pool(name), self._chooser.name, self._rules)
+
+    def _after_fork(self) -> None:
+        self._over = process.FORKED
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._pools.clear()
+        self._picks.clear()
+        self._index.clear()
+        if self._loop is not None:
+            self._reports.stop()
+
+    def _opened(self) -> Reports:
+        if self._over:
+            raise RegistryClosed(f"this Selector {self._over}")
+        if self._loop is None:
+            raise RegistryClosed("this Selector is not open: use `async with Selector(registry) as selector:`")
+        return self._reports
+
+    def _first_pick(self, name: str) -> Pick:
+        pool = self._pool(name)
+        pick = self._picks.get(name)
+        if pick is None:
+            raise NoNodeAvailable(f"no node of {name!r} can be selected now: {pool.why()}")
+        return pick
+
+    async def _awaited(self, name: str, timeout: float) -> Pick:
         timeout = check_timeout(timeout)
         pool = self._pool(name)
         self._check_loop(name)
@@ -125,110 +284,26 @@ class Selector:
                     await pool.wait()
         except TimeoutError:
             raise NoNodeAvailable(f"no node of {name!r} within {timeout:g} s: {pool.why()}") from None
-        return pick()
-
-    async def call(
-        self,
-        name: str,
-        function: Callable[[Node], Awaitable[T]],
-        *,
-        attempts: int = 3,
-        timeout: float = 5.0,
-        retry_on: _Errors = (OSError, EOFError),
-    ) -> T:
-        """Call ``function(node)``; where it raises one of ``retry_on``, again on a node not yet tried.
-
-        At most ``attempts`` calls. The default errors are those of a connection (ConnectionError,
-        TimeoutError, a stream that ended early); pass your client's own, and only for calls that may
-        be repeated. Raises what the last call raised, or NoNodeAvailable where there was no node at all.
-        """
-        if not callable(function):
-            raise ConfigError(f"function {shown(function)}: expected an async function that takes a node")
-        following = self.retries(name, attempts)
-        node = await self.select(name, timeout=timeout)
-        while True:
-            try:
-                return await function(node)
-            except retry_on:
-                again = following(node)
-                if again is None:
-                    raise
-                node = again
-
-    def retries(self, name: str, attempts: int) -> Callable[[Node], Node | None]:
-        """What ``call`` asks after a failed attempt: a node not yet tried, None where the error is to be raised.
-
-        For whoever calls in another way than ``call``. Any thread may ask, one at a time.
-        """
-        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
-            raise ConfigError(f"attempts={shown(attempts)}: expected at least 1, a whole number")
-        tried: set[str] = set()
-
-        def following(failed: Node) -> Node | None:
-            tried.add(failed.id)
-            return self._untried(name, tried) if len(tried) < attempts else None
-
-        return following
-
-    def _after_fork(self) -> None:
-        self._over = process.FORKED
-        self._pools.clear()
-        self._picks.clear()
-
-    def _untried(self, name: str, tried: set[str]) -> Node | None:
-        pick, pool = self._picks.get(name), self._pools.get(name)
-        if pick is None or pool is None:
-            return None
-        for _ in range(len(tried) + 1):
-            node = pick()
-            if node.id not in tried:
-                return node
-        rest = [node for node in pool.nodes if node.id not in tried]
-        return self._rng.choice(rest) if rest else None
+        return pick
 
     def _pool(self, name: str) -> Pool:
-        pool = self._pools.get(name)
+        pool = self._pools.get(name) if isinstance(name, str) else None
         if pool is None:
-            if self._over:
-                raise RegistryClosed(f"this Selector {self._over}")
-            if self._cache is None:
-                raise RegistryClosed("this Selector is not open: use `async with Selector(registry) as selector:`")
+            self._opened()
             check_name(name)
             self._check_loop(name)
-            pool = Pool(name, self._cache, self._publish)
+            assert self._cache is not None
+            pool = Pool(name, self._cache, self._rules, self._index, self._publish)
             pool.start()
             self._pools[name] = pool
         return pool
 
+    def _publish(self, pool: Pool) -> None:
+        self._chooser.publish(pool, self._rules)
+
     def _check_loop(self, name: str) -> None:
-        running = None
-        with suppress(RuntimeError):
-            running = asyncio.get_running_loop()
-        if running is not self._loop:
+        if process.running_loop() is not self._loop:
             raise WrongLoop(
                 f"no node of {name!r} is known yet, and only the loop that opened this Selector can follow it: "
                 "select() the name once there"
             )
-
-    def _publish(self, pool: Pool) -> None:
-        if not pool.nodes:
-            self._picks.pop(pool.name, None)
-            return
-        try:
-            self._picks[pool.name] = self._strategy(pool.nodes, self._rng)
-            pool.problem = ""
-        except Exception as error:
-            self._picks.pop(pool.name, None)
-            pool.problem = f"the strategy raised {type(error).__name__}: {error}"
-            log.exception("a strategy failed", extra={"service": pool.name})
-
-
-def _strategy(strategy: str | Strategy) -> Strategy:
-    found: object = strategy
-    if isinstance(strategy, str):
-        from microreg.plugins import load
-
-        found = load("microreg.strategies", strategy)
-    if not callable(found):
-        raise ConfigError(f"strategy {shown(found)}: expected a name or a function (nodes, rng) -> pick")
-    return cast(Strategy, found)

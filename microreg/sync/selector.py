@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from typing import TypeVar
 
 from microreg.arguments import shown
 from microreg.errors import ConfigError, RegistryClosed
 from microreg.model import Node
-from microreg.rules import check_name
+from microreg.selector import (
+    BUDGET,
+    OUTLIERS,
+    Errors,
+    Explanation,
+    Filter,
+    Key,
+    Outliers,
+    RetryBudget,
+    Strategy,
+    Tracked,
+)
 from microreg.selector import Selector as AsyncSelector
-from microreg.selector.strategies import Strategy
+from microreg.selector.settings import check_errors
 from microreg.sync.mirror import Part
 from microreg.sync.portal import Portal
 from microreg.sync.registry import Registry, checked
@@ -19,45 +31,78 @@ from microreg.sync.registry import Registry, checked
 __all__ = ["Selector"]
 
 T = TypeVar("T")
-_Errors = type[Exception] | tuple[type[Exception], ...]
 
 
 class Selector(Part[AsyncSelector]):
     """Picks nodes of services; to be used with ``with``. See :class:`microreg.Selector`.
 
-    A name that was selected before is picked without another thread's help: ``pick``, ``select`` and
-    ``call`` then cost what they cost on an event loop.
+    A name that was selected before is picked without another thread's help: ``pick``, ``select``, ``acquire`` and
+    ``call`` then cost what they cost on an event loop. Any number of threads may use one Selector.
     """
 
     def __init__(
-        self, registry: Registry, strategy: str | Strategy = "random", *, rng: random.Random | None = None
+        self,
+        registry: Registry,
+        strategy: str | Strategy = "p2c",
+        filters: str | Filter | Iterable[str | Filter] = (),
+        *,
+        zone: str | None = None,
+        outliers: Outliers | None = OUTLIERS,
+        slow_start: float = 10.0,
+        retry_budget: RetryBudget = BUDGET,
+        failures: Errors = (OSError, EOFError),
+        clock: Callable[[], float] | None = None,
+        rng: random.Random | None = None,
     ) -> None:
-        inner = checked(registry, "a microreg.sync.Selector").inner
-        super().__init__(registry, AsyncSelector(inner, strategy, rng=rng))
+        inner = AsyncSelector(
+            checked(registry, "a microreg.sync.Selector").inner,
+            strategy,
+            filters,
+            zone=zone,
+            outliers=outliers,
+            slow_start=slow_start,
+            retry_budget=retry_budget,
+            failures=failures,
+            clock=clock,
+            rng=rng,
+        )
+        super().__init__(registry, inner)
         self.registry = registry
-        self._picks = self.inner.picks
+        self._picks = inner.picks
 
-    def pick(self, name: str) -> Node:
+    def pick(self, name: str, *, key: Key | None = None) -> Node:
         """The next node, without I/O. Raises NoNodeAvailable; the first pick of a name starts to follow it."""
         try:
-            pick = self._picks.get(name)
-        except TypeError:  # it cannot even be looked up
-            check_name(name)
-            raise
-        if pick is None:
-            return self._opened().run(self.inner.pick, name)
-        return pick()
+            choose = self._picks[name]
+        except (KeyError, TypeError):  # TypeError: it cannot even be looked up
+            return self._opened().run(self.inner.pick, name, key=key)
+        return choose() if key is None else self.inner.pick(name, key=key)
 
-    def select(self, name: str, *, timeout: float = 5.0) -> Node:
+    def select(self, name: str, *, timeout: float = 5.0, key: Key | None = None) -> Node:
         """The next node; waits up to ``timeout`` seconds for one. Raises NoNodeAvailable after that."""
         try:
-            pick = self._picks.get(name)
-        except TypeError:  # it cannot even be looked up
-            check_name(name)
-            raise
-        if pick is None:
-            return self._opened().call(self.inner.select, name, timeout=timeout)
-        return pick()
+            choose = self._picks[name]
+        except (KeyError, TypeError):
+            return self._opened().call(self.inner.select, name, timeout=timeout, key=key)
+        return choose() if key is None else self.inner.pick(name, key=key)
+
+    @contextmanager
+    def acquire(self, name: str, *, timeout: float = 5.0, key: Key | None = None) -> Generator[Node]:
+        """``with selector.acquire("greeter") as node``: selects a node, and reports how the body ended.
+
+        See :meth:`microreg.Selector.acquire`; the body runs in this thread.
+        """
+        node = self.select(name, timeout=timeout, key=key)
+        with self.track(name, node):
+            yield node
+
+    def track(self, name: str, node: Node, *, failures: Errors = ()) -> Tracked:
+        """The same for a node that was picked before: ``with selector.track(name, node): …``."""
+        return self.inner.track(name, node, failures=failures)
+
+    def report(self, node: Node, *, latency: float | None = None, error: BaseException | None = None) -> None:
+        """Say how a call to a picked node ended: its latency in seconds, and the error where the node failed."""
+        self.inner.report(node, latency=latency, error=error)
 
     def call(
         self,
@@ -66,7 +111,8 @@ class Selector(Part[AsyncSelector]):
         *,
         attempts: int = 3,
         timeout: float = 5.0,
-        retry_on: _Errors = (OSError, EOFError),
+        retry_on: Errors = (OSError, EOFError),
+        key: Key | None = None,
     ) -> T:
         """Call ``function(node)``, a plain function, in this thread; retry as :meth:`microreg.Selector.call` does.
 
@@ -75,16 +121,26 @@ class Selector(Part[AsyncSelector]):
         """
         if not callable(function):
             raise ConfigError(f"function {shown(function)}: expected a function that takes a node")
-        following = self.inner.retries(name, attempts)
-        node = self.select(name, timeout=timeout)
+        errors = check_errors(retry_on, "retry_on")
+        following = self.retries(name, attempts, key=key)
+        node = self.select(name, timeout=timeout, key=key)
         while True:
             try:
-                return function(node)
-            except retry_on:
+                with self.track(name, node, failures=errors):
+                    return function(node)
+            except errors:
                 again = following(node)
                 if again is None:
                     raise
                 node = again
+
+    def retries(self, name: str, attempts: int, *, key: Key | None = None) -> Callable[[Node], Node | None]:
+        """What ``call`` asks after a failed attempt: a node not yet tried, None where the error is to be raised."""
+        return self.inner.retries(name, attempts, key=key)
+
+    def explain(self, name: str) -> Explanation:
+        """Every known node of a name, and why it is selected or not, with numbers; ``print`` it."""
+        return self._opened().run(self.inner.explain, name)
 
     def close(self) -> None:
         """Stop following. Waiting ``select`` calls end with RegistryClosed. Closing twice is fine."""

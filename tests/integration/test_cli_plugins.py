@@ -135,6 +135,7 @@ def test_what_ships_with_microreg_is_listed_with_its_options(cli: Cli) -> None:
     assert (result.code, result.err) == (0, "")
     assert ["backend", "mdns://", "microreg", "0.1.0", "microreg.backends.mdns:MdnsRegistry", "ok"] in result.lines
     assert ["strategy", "random", "microreg", "0.1.0", "microreg.selector.strategies:random", "ok"] in result.lines
+    assert ["filter", "version", "microreg", "0.1.0", "microreg.selector.filters:version", "ok"] in result.lines
     settle = next(cells for cells in result.of("mdns://") if cells[2] == "settle")
     assert settle[0] == "option" and settle[3:6] == ["duration", "0.3s", "-"]
     assert any(cells[2].startswith("cache.") for cells in result.of("cache+"))
@@ -176,7 +177,7 @@ def test_plugins_of_others(cli: Cli, install: Install) -> None:
         ("microreg.backends", "plug_b:number", GOOD, "is 3; expected a subclass of Registry that is no Layer"),
         ("microreg.backends", "plug_b:Wrong", GOOD, "its Options is <class 'int'>; expected a subclass of"),
         ("microreg.layers", "plug_b:Mine", GOOD, "expected a subclass of Layer"),
-        ("microreg.strategies", "plug_b:number", GOOD, "plug_b:number) is 3; expected a function (nodes, rng)"),
+        ("microreg.strategies", "plug_b:number", GOOD, "plug_b:number) is 3; expected a function (members, rng)"),
         ("microreg.strategies", "plug_b:nothing", GOOD, "AttributeError"),
         ("microreg", "plug_b:nothing", GOOD, "AttributeError"),
         ("microreg.backends", "plug_b:Confused", GOOD, "about() of Confused failed; expected a Mapping[str, str]"),

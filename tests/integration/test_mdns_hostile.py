@@ -44,7 +44,7 @@ def test_nonsense_changes_nothing_and_stalls_nobody(caplog: pytest.LogCaptureFix
             worst = 0.0
             with neighbour() as sock:
                 asking = station(other).transport._asking
-                [port] = [transport.get_extra_info("sockname")[1] for transport in asking.values()]
+                [port] = [sock.port() for sock in asking.values()]
                 for _ in range(150):
                     for _ in range(10):
                         sock.sendto(nonsense(), GROUP)
@@ -175,11 +175,11 @@ def test_only_answers_to_our_questions_are_taken() -> None:
         async with connect(URL) as registry:
             transport = station(registry).transport
             [asking] = transport._asking.values()
-            target = "127.0.0.1", asking.get_extra_info("sockname")[1]
+            target = "127.0.0.1", asking.port()
             call = asyncio.ensure_future(registry.get_service(name))
             with neighbour() as right, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wrong:
                 await asyncio.sleep(0)
-                [packet] = packets([Own(service(name), 60, 1).answer(Want.ALL)], (), 0)
+                [packet] = packets([Own(service(name), 60, 1).answer(Want.ALL)])
                 wrong.sendto(packet, target)
                 right.sendto(packet, target)
                 with pytest.raises(ServiceNotFound):
@@ -204,3 +204,25 @@ def test_a_response_is_never_answered() -> None:
             assert 5 not in [wire.parse(packet).id for packet in sent]
 
     run(main())
+
+
+def test_what_cannot_be_shown_or_called_is_skipped_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    name = unique()
+    bad = ({"i": "a\nb"}, {"i": "\x1b[2J"}, {"i": "x" * 256}, {"a": "h"}, {"a": "h\x00:80"}, {"a": "h:99999"})
+    entries = [{"n": name, "i": f"bad{n}", "a": "h:80"} | fields for n, fields in enumerate(bad)]
+    good = [{"n": name, "i": f"good{n}", "a": f"h:{n + 1}"} for n in range(2)]
+    texts = [
+        records._pack((key.encode(), value.encode()) for key, value in each.items())
+        for each in (good[0], *entries, good[1])
+    ]
+
+    async def main() -> None:
+        async with connect(URL) as other, Fold(other.watch(name)) as fold:
+            answers = [Record(names.instance(name, f"{n}"), TXT, 60, text) for n, text in enumerate(texts)]
+            with neighbour() as sock:
+                sock.sendto(wire.encode(answers=answers, flags=RESPONSE), GROUP)
+            await wait_until(lambda: fold.catalog.get(name, "good1"))
+            assert [node.id for each in fold.catalog.services(name) for node in each.nodes] == ["good0", "good1"]
+
+    run(main())
+    assert [each.message for each in caplog.records if each.levelname == "WARNING"] == ["ignored a malformed record"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -136,6 +138,56 @@ def test_a_watch_hears_of_all_that_happens() -> None:
             await one.register(service(name, port=3))
             assert (await change(events, 2)).action is Action.CREATE
             assert await other.get_service(name) == (service(name, port=3),)
+
+    run(main())
+
+
+CHANGES: dict[str, tuple[dict[str, Any], ...]] = {
+    "status": ({"status": Status.WARNING}, {"status": Status.CRITICAL}, {"status": Status.PASSING}),
+    "metadata": ({"metadata": {"k": "1"}}, {"metadata": {"k": "2"}}, {"metadata": {}}),
+    "address": ({"address": "127.0.0.1:1"}, {"address": "127.0.0.2:2"}, {"address": "127.0.0.1:3"}),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_each_kind_of_change_alone_is_an_update_also_two_at_once(what: str) -> None:
+    name = unique()
+    record = service(name, zone="eu")
+    once, twice, last = (record.with_nodes(record.nodes[0].replace(**fields)) for fields in CHANGES[what])
+
+    async def main() -> None:
+        async with two(QUICK) as (one, other), other.watch(name) as events:
+            assert await after(events) == Snapshot()
+            await one.register(record)
+            assert (await change(events)).action is Action.CREATE
+            await one.register(once)
+            seen = await change(events)
+            assert (seen.action, seen.service, seen.previous) == (Action.UPDATE, once, record)
+            await one.register(twice)
+            await asyncio.sleep(0.002)
+            await one.register(last)
+            while seen.service != last:
+                before, seen = seen.service, await change(events)
+                assert (seen.action, seen.previous) == (Action.UPDATE, before)
+                assert seen.service in (twice, last)
+            assert await other.get_service(name) == (last,)
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere an interface has to have the address")
+@pytest.mark.parametrize(("mine", "theirs"), [("127.0.0.9", "127.0.0.9"), ("127.0.0.9", "127.0.0.1")])
+def test_any_loopback_address_speaks_on_loopback(mine: str, theirs: str) -> None:
+    name = unique()
+
+    async def main() -> None:
+        async with connect(f"mdns://{mine}") as one, connect(f"mdns://{theirs}") as other:
+            await one.register(service(name))
+            await other.register(service(name, "b"))
+            for registry in (one, other):
+                [found] = await registry.get_service(name)
+                assert [node.id for node in found.nodes] == ["a", "b"]
+                assert name in await registry.list_services()
 
     run(main())
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 
 import pytest
 
 from mdns_neighbours import URL, Fold, ahead, doubts, forged, service, station, unique
+from mdns_network import NOON, Network
 from microreg import connect
 from microreg.backends.mdns import names, reader, records, refresh, wire
 from microreg.backends.mdns.own import Own, Want, packets
 from microreg.backends.mdns.wire import PTR, RESPONSE, TXT, Record
+from microreg.events import Reason
 from support import run, wait_until
 
 
@@ -200,3 +203,107 @@ def test_a_node_that_expired_is_asked_for_again(monkeypatch: pytest.MonkeyPatch)
             await wait_until(lambda: not fold.catalog.services(name))
 
     run(main())
+
+
+def test_what_is_sent_once_more_for_longer_does_not_keep_a_dead_node() -> None:
+    network = Network(1)
+    name = "replayed"
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with network.host("one") as one, network.host("other") as other, Fold(other.watch(name)) as fold:
+            await one.register(service(name), ttl=6)
+            await fold.until(lambda each: len(each.changes) == 1)
+            await asyncio.sleep(5)
+            own = station(one).responder.table[name, "a"]
+            answers, more = own.answer(Want.ALL)
+            [replay] = packets([(tuple(each._replace(ttl=300) for each in answers), more)])
+            network.kill("one")
+            station(other).browser.heard(wire.parse(replay))
+            begun = loop.time()
+            await fold.until(lambda each: not each.catalog.services(name), 20)
+            assert loop.time() - begun <= 6 + 2
+            assert [change.reason for change in fold.changes] == [None, Reason.EXPIRED]
+
+    network.run(main())
+
+
+def test_who_registers_again_for_longer_is_believed_for_longer() -> None:
+    network = Network(1)
+    name = "longer"
+
+    async def main() -> None:
+        async with network.host("one") as one, network.host("other") as other, Fold(other.watch(name)) as fold:
+            await one.register(service(name), ttl=2)
+            await fold.until(lambda each: len(each.changes) == 1)
+            await asyncio.sleep(1)
+            await one.register(service(name), ttl=60)
+            life = station(other).browser._nodes._nodes[name, "a"]
+            await wait_until(lambda: life.ttl == 60)
+            await asyncio.sleep(50)
+            assert life.ttl == 60 and [change.action for change in fold.changes] == ["create"]
+
+    network.run(main())
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_second_process_whose_clock_is_days_behind_is_told_of_by_both(
+    fresh: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = Network(1)
+    name = "behind"
+
+    async def main() -> None:
+        async with network.host("one") as one, network.host("behind", clock=-3 * 86_400.0) as behind:
+            await one.register(service(name), ttl=60)
+            await asyncio.sleep(0.1 if fresh else 10)
+            await behind.register(service(name, port=2), ttl=60)
+            await wait_until(lambda: caplog.text.count("another process registers the same node id") == 2)
+            await one.register(service(name, port=3), ttl=60)
+            await asyncio.sleep(5)
+
+    network.run(main())
+    assert caplog.text.count("another process registers the same node id") == 2
+
+
+def test_what_we_said_ourselves_days_ago_is_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
+    network = Network(1)
+    name = "ourselves"
+
+    async def main() -> None:
+        async with network.host("one") as one:
+            await one.register(service(name), ttl=60)
+            await asyncio.sleep(10)
+            own = station(one).responder.table[name, "a"]
+            late = records.encode(own.record, own.revision - 3 * 86_400_000, own.secret)
+            await one.register(service(name, port=2), ttl=60)
+            revision = own.revision
+            station(one).defence.heard(wire.parse(packet([late])))
+            await asyncio.sleep(5)
+            assert own.revision == revision
+
+    network.run(main())
+    assert not caplog.records
+
+
+def test_a_forged_revision_that_others_just_believe_is_put_right() -> None:
+    network = Network(1)
+    name = "edge"
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with network.host("one") as one, network.host("other") as other, Fold(other.watch(name)) as fold:
+            await one.register(service(name), ttl=60)
+            await fold.until(lambda each: len(each.changes) == 1)
+            await asyncio.sleep(10)
+            revision = int((NOON + loop.time() + 24.5 * 3600) * 1000)
+            lie = wire.parse(forged(service(name, port=6666), revision))
+            for each in (one, other):
+                station(each).defence.heard(lie)
+                station(each).browser.heard(lie)
+            await fold.until(lambda each: each.catalog.services(name) == (service(name, port=6666),))
+            begun = loop.time()
+            await fold.until(lambda each: each.catalog.services(name) == (service(name),))
+            assert loop.time() - begun < 2
+
+    network.run(main())

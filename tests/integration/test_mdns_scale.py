@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
 from mdns_neighbours import Fold, station, unique
 from mdns_network import Network
 from microreg import connect
-from microreg.backends.mdns import wire
+from microreg.backends.mdns import answers, wire
+from microreg.backends.mdns.own import packets
 from microreg.backends.mdns.records import name_in
 from microreg.events import Action, Reason
 from microreg.model import Node, Service
@@ -117,9 +120,9 @@ def test_who_asks_for_a_name_is_answered_with_that_name_only() -> None:
             texts: Counter[bytes] = Counter()
             receive = station(reader).browser.heard
 
-            def heard(message: wire.Message) -> None:
+            def heard(message: wire.Message, *, answer: bool = False) -> None:
                 texts.update(name_in(text.data) for text in message.texts)
-                receive(message)
+                receive(message, answer=answer)
 
             station(reader).browser.heard = heard  # type: ignore[method-assign]
             async with Fold(reader.watch("wanted")) as fold:
@@ -131,6 +134,68 @@ def test_who_asks_for_a_name_is_answered_with_that_name_only() -> None:
                 texts.clear()
                 await asyncio.sleep(120)
                 assert set(texts) == {b"wanted"}
+
+    network.run(main())
+
+
+@pytest.mark.parametrize(("clients", "within"), [(1, 0.2), (10, 0.25), (30, 0.5)])
+def test_lists_without_pause_are_complete_and_in_time_and_hide_nobody(clients: int, within: float) -> None:
+    network = Network(1)
+    names = tuple(sorted(f"m{n}" for n in range(300)))
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with AsyncExitStack() as stack:
+            provider = await stack.enter_async_context(network.host("provider"))
+            for n, name in enumerate(names):
+                await provider.register(Service(name, nodes=[Node(f"127.0.0.1:{1 + n}", id="a")]), ttl=300)
+            hosts = [await stack.enter_async_context(network.host(f"host-{n}")) for n in range(clients)]
+            other = await stack.enter_async_context(network.host("other"))
+            await asyncio.sleep(6)
+            before, end = network.total()["packets"], loop.time() + 2
+            lists = 0
+
+            async def lister(registry: Registry) -> None:
+                nonlocal lists
+                while (begun := loop.time()) < end:
+                    assert await registry.list_services() == names
+                    assert loop.time() - begun <= within
+                    lists += 1
+
+            async def getter() -> None:
+                while (begun := loop.time()) < end:
+                    assert await other.get_service("m5")
+                    assert loop.time() - begun <= 0.15
+
+            await asyncio.gather(*map(lister, hosts), getter())
+            assert (network.total()["packets"] - before) / lists < 150
+
+    network.run(main())
+
+
+def test_what_many_nodes_answer_is_packed_once_until_one_of_them_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network(1)
+    packings = 0
+
+    def counting(*args: Any, **options: Any) -> Iterator[bytes]:
+        nonlocal packings
+        packings += 1
+        return packets(*args, **options)
+
+    monkeypatch.setattr(answers, "packets", counting)
+
+    async def main() -> None:
+        async with network.host("provider") as provider, network.host("one") as one, network.host("two") as two:
+            await provider.register(many("scale", 100), ttl=300)
+            await asyncio.sleep(6)
+            for count, change in enumerate((many("scale", 100), many("scale", 100, port=4000), many("scale", 101)), 1):
+                await provider.register(change, ttl=300)
+                for reader in (one, two, one):
+                    assert await reader.get_service("scale") == (change,)
+                assert packings == count
+            await provider.deregister(many("scale", 1))
+            assert len((await one.get_service("scale"))[0].nodes) == 100
+            assert packings == 4
 
     network.run(main())
 

@@ -67,6 +67,10 @@ def selecting(registry: microreg.sync.Registry) -> None:
         assert_type(selector.pick("greeter"), Node)
         assert_type(selector.select("greeter", timeout=1), Node)
         assert_type(selector.call("greeter", length, attempts=2, retry_on=ConnectionError), int)
+        assert_type(selector.explain("greeter").nodes[0].latency, float | None)
+        with selector.acquire("greeter") as acquired, selector.track("greeter", acquired) as tracked:
+            assert_type(acquired, Node)
+            assert_type(tracked, Node)
         count: int = selector.call("greeter", waits)  # type: ignore[assignment] # pyright: ignore[reportAssignmentType]
         del count
 

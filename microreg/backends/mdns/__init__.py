@@ -80,10 +80,17 @@ class MdnsRegistry(Registry):
             await station.close()
 
     async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
-        """Announce the node, or renew it: that costs no packet. Raises RecordTooLarge."""
+        """Announce the node, or renew it: that costs no packet. Raises RecordTooLarge.
+
+        Raises RegistryUnavailable where nothing can be sent on any interface; the next call tries again.
+        """
         station = self._open()
-        station.defence.renewed(station.responder.put(service, ttl))
+        own = station.responder.put(service, ttl)
+        station.defence.renewed(own)
+        if station.transport.fails:
+            station.responder.announce(own)
         await asyncio.sleep(0)
+        station.transport.check()
 
     async def deregister(self, service: Service) -> None:
         """Say goodbye for the node, where this registry registered it; nothing else can be done."""

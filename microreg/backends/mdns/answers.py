@@ -1,4 +1,7 @@
-"""Answering for our own nodes. Whatever a question asks for, and how often, each node is looked at once for it."""
+"""Answering for our own nodes. Whatever a question asks for, and how often, each node is looked at once for it.
+
+What many nodes answer is packed once, and sent to all who ask the same until one of the nodes changes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from microreg.backends.mdns.interfaces import Link
 from microreg.backends.mdns.names import BROWSE, SERVICE_TYPE, Key, is_host
-from microreg.backends.mdns.own import Own, Parts, Want, packets
+from microreg.backends.mdns.own import Own, Parts, Want, packets, with_id
 from microreg.backends.mdns.sockets import PORT, Address
 from microreg.backends.mdns.table import Table
 from microreg.backends.mdns.transport import Transport
@@ -20,6 +23,7 @@ _MULTICAST_LIMIT = 1.0
 _DELAY = (0.02, 0.12)
 _BROWSE_TTL = 4500
 _MANY = 32
+_KEPT = 16
 
 
 class Answers:
@@ -32,32 +36,28 @@ class Answers:
         self._loop = asyncio.get_running_loop()
         self._owed: dict[Link, dict[Key, Want]] = {}
         self._timers: dict[Link, asyncio.TimerHandle] = {}
+        self._packed: dict[tuple[Link, tuple[Question, ...]], tuple[list[Parts], tuple[bytes, ...]]] = {}
 
     def asked(self, message: Message, link: Link, source: Address) -> None:
         """Answer a question: at once to one who asks from a port of its own (RFC 6762 section 6.7).
 
         Others get their answer by multicast, so that all who listen have it: after 20 to 120 ms, together with
-        other answers, without what they know already, each record at most once a second.
+        other answers, each record at most once a second. Nobody is told what the question lists as known.
         """
         if not len(self._table):
             return
         questions = tuple(dict.fromkeys(message.questions))
         wanted = self._wanted(questions)
         extra = tuple(self._extra(questions, link))
-        if source[1] != PORT:
-            if len(wanted) > _MANY and self._transport.owes(link, source):
-                return  # who asks again before all has been sent gets no more of the same
-            parts = [self._table[key].answer(want, link) for key, want in wanted.items()]
-            repeated = questions if len(questions) == 1 else ()
-            for packet in packets([*parts, *([(extra, ())] if extra else [])], repeated, message.id):
-                self._transport.reply(packet, link, source)
-            return
         if not message.empty:
             self._without_known(wanted, message.records)
-        if wanted:
-            self._owe(link, wanted)
-        if extra:
-            self._send([(extra, ())], link)
+        if source[1] == PORT:
+            if wanted:
+                self._owe(link, wanted)
+            if extra:
+                self._send([(extra, ())], link)
+        else:
+            self._reply(wanted, extra, questions, message.id, link, source)
 
     def close(self) -> None:
         """Answer no more."""
@@ -71,7 +71,8 @@ class Answers:
         for question in questions:
             for own, want in self._meant(question):
                 if not own.yielded:
-                    wanted[own.key] = wanted.get(own.key, Want(0)) | want
+                    before = wanted.get(own.key)
+                    wanted[own.key] = want if before is None else before | want
         return wanted
 
     def _meant(self, question: Question) -> Iterator[tuple[Own, Want]]:
@@ -98,6 +99,39 @@ class Answers:
             own = self._table.by_label(record.target) if record.kind == PTR else None
             if own is not None and own.key in wanted and record.ttl * 2 >= own.ttl:
                 del wanted[own.key]
+
+    # -- to one who asks -------------------------------------------------------------------------
+
+    def _reply(
+        self,
+        wanted: dict[Key, Want],
+        extra: tuple[Record, ...],
+        questions: tuple[Question, ...],
+        id: int,
+        link: Link,
+        asker: Address,
+    ) -> None:
+        parts = [self._table[key].answer(want, link) for key, want in wanted.items()]
+        if extra:
+            parts.append((extra, ()))
+        repeated = questions if len(questions) == 1 else ()
+        if len(parts) <= _MANY:
+            for packet in packets(parts, repeated, unicast=True):
+                self._transport.reply(with_id(packet, id), link, asker)
+        else:
+            packed = self._pack(parts, repeated, link)
+            self._transport.reply_instead([with_id(packet, id) for packet in packed], link, asker)
+
+    def _pack(self, parts: list[Parts], questions: tuple[Question, ...], link: Link) -> Sequence[bytes]:
+        """The answer of many nodes; to one question it is kept for the next who asks it."""
+        key = link, questions
+        known = self._packed.pop(key, None)
+        if known is None or known[0] != parts:  # the same objects are equal without another look
+            known = parts, tuple(packets(parts, questions, unicast=True))
+        while len(self._packed) >= _KEPT:
+            del self._packed[next(iter(self._packed))]
+        self._packed[key] = known
+        return known[1]
 
     # -- by multicast ----------------------------------------------------------------------------
 

@@ -110,10 +110,10 @@ class Browser:
 
     # -- what comes in ---------------------------------------------------------------------------
 
-    def heard(self, message: Message) -> None:
-        """A response: somebody announces, answers or says goodbye."""
+    def heard(self, message: Message, *, answer: bool = False) -> None:
+        """A response: somebody announces, says goodbye or, if it is an ``answer``, answers a question of ours."""
         if self._scopes:
-            self._nodes.heard(message)
+            self._nodes.heard(message, answer=answer)
 
     def overheard(self, message: Message) -> None:
         """A question of somebody else: its answers will come by multicast, so we need not ask the same."""
@@ -165,6 +165,7 @@ class Browser:
                 await asyncio.shield(scope.inquiry.settled)
             if self._closed:
                 raise _closed()
+            self._transport.check()
             if not scope.synced:
                 scope.synced = True
                 self._schedule_poll(scope)

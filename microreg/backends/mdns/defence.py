@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from microreg.backends.mdns.lookup import Desk
 from microreg.backends.mdns.own import Own
-from microreg.backends.mdns.records import claim_in, identity_in, too_far
+from microreg.backends.mdns.records import MAX_AHEAD, claim_in, identity_in, too_far
 from microreg.backends.mdns.responder import Responder
 from microreg.backends.mdns.warnings import Warnings
 from microreg.backends.mdns.wire import PTR, TXT, Message, Question, Text
@@ -91,8 +91,11 @@ class Defence:
             self._desk.ask(questions[start : start + _BATCH])
 
     def _contradicted(self, own: Own, record: Text, answer: bool) -> None:
-        revision, leaving = claim_in(record.data)
-        if revision < own.revision or too_far(revision, self._clock()):
+        revision, mark, leaving = claim_in(record.data)
+        days = revision < own.revision - MAX_AHEAD * 1000 or too_far(revision, self._clock())
+        if days and not (leaving or own.yielded or revision < 0 or mark == own.seal):
+            self._warn(own)  # a clock is wrong: nothing that we tell would settle who is later
+        if days or revision < own.revision:
             return
         if self._loop.time() < own.fresh_until:
             own.rival = max(own.rival, revision)

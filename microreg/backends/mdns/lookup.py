@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from microreg.backends.mdns.hearing import Hearing
 from microreg.backends.mdns.recent import Recent
@@ -18,7 +19,8 @@ from microreg.backends.mdns.wire import Question, encode
 __all__ = ["Desk", "Inquiry"]
 
 _ASK_AT = (0.0, 0.05, 0.15, 0.3, 0.6)
-_BREATH = 0.02
+_BREATH = 0.03
+_STEP = 0.01
 _LATE = 0.02
 _QUIET = 1 / 3
 _LONGEST = 5.0
@@ -28,6 +30,13 @@ _ID_LIFE = 10.0
 _MAX_IDS = 1024
 
 
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """Questions under one id, and when the last answer to them came, in ``loop.time()``."""
+
+    answered: float = float("-inf")
+
+
 class Desk:
     """Sends one-shot questions and knows the answers to them from what nobody asked for."""
 
@@ -35,25 +44,26 @@ class Desk:
         self._transport = transport
         self._rng = rng
         self._loop = asyncio.get_running_loop()
-        self._ids: Recent[int, bool] = Recent(_MAX_IDS, _ID_LIFE)
+        self._ids: Recent[int, _Asked] = Recent(_MAX_IDS, _ID_LIFE)
         self.hearing = Hearing()
-        self.answered = float("-inf")
-        """When the last answer to any of them came, in ``loop.time()``."""
 
-    def ask(self, questions: Sequence[Question]) -> None:
-        """Ask the group on every link, under a fresh id: responders may drop a question that they just had."""
+    def ask(self, questions: Sequence[Question], asked: _Asked | None = None) -> None:
+        """Ask the group on every link, under a fresh id: responders may drop a question that they just had.
+
+        ``asked`` notes the answers, where the same was asked before.
+        """
         while (identity := self._rng.randrange(1, 1 << 16)) in self._ids:
             pass
-        self._ids.put(identity, True)
+        self._ids.put(identity, asked or _Asked())
         self.hearing.said(identity)
         self._transport.ask(encode(questions, id=identity))
 
     def takes(self, identity: int, source: Address) -> bool:
         """Whether this is an answer, which counts as such: from port 5353, under an id that was used a moment ago."""
-        if source[1] != PORT or identity not in self._ids:
-            return False
-        self.answered = self._loop.time()
-        return True
+        asked = self._ids.get(identity) if source[1] == PORT else None
+        if asked is not None:
+            asked.answered = self._loop.time()
+        return asked is not None
 
 
 class Inquiry:
@@ -73,7 +83,8 @@ class Inquiry:
         self._end = self._started + settle * _LONGEST
         self._patience = max(settle * _LONGEST, _BEHIND)
         self.settled: asyncio.Future[None] = self._loop.create_future()
-        self._asked = 0
+        self._times = 0
+        self._asked = _Asked()
         self._said = float("-inf")
         self._asking: asyncio.TimerHandle | None = None
         first = self._quiet if answered else settle
@@ -105,12 +116,12 @@ class Inquiry:
 
     def _ask(self) -> None:
         now = self._loop.time()
-        pouring = now < self._desk.answered + _BREATH  # asking again would only double what comes in
-        if self._asked and (pouring or self._desk.hearing.is_behind(self._said, _LOST)):
-            self._asking = self._loop.call_later(_BREATH, self._ask)
+        pouring = now < self._asked.answered + _BREATH  # asking again would only double what comes in
+        if self._times and (pouring or self._desk.hearing.is_behind(self._said, _LOST)):
+            self._asking = self._loop.call_later(_STEP, self._ask)
             return
         self._said = now
-        self._desk.ask([self._question])
-        self._asked += 1
-        if self._asked < len(_ASK_AT):
-            self._asking = self._loop.call_at(self._started + _ASK_AT[self._asked], self._ask)
+        self._desk.ask([self._question], self._asked)
+        self._times += 1
+        if self._times < len(_ASK_AT):
+            self._asking = self._loop.call_at(self._started + _ASK_AT[self._times], self._ask)

@@ -30,13 +30,17 @@ MAX_NODES = 16_384
 
 @dataclass(slots=True, eq=False)
 class _Node(Life):
-    """A node of somebody else: what it said last. ``ahead``: under a revision days ahead of our clock."""
+    """A node of somebody else: what it said last, for ``granted`` seconds.
+
+    ``ahead``: under a revision days ahead of our clock.
+    """
 
     label: bytes = b""
     txt: bytes = b""
     revision: int = 0
     seal: bytes = b""
     ahead: bool = False
+    granted: int = 0
 
 
 def _leaves(text: Text, record: Record) -> bool:
@@ -88,15 +92,21 @@ class Nodes:
         self._asking.close()
         self._hearsay.close()
 
-    def heard(self, message: Message) -> None:
-        """Take in a response. What is known word for word is only refreshed, without another look."""
+    def heard(self, message: Message, *, answer: bool = False) -> None:
+        """Take in a response; ``answer``: to a question of ours.
+
+        What is known word for word is only refreshed, without another look. Anybody can send it once more, so what
+        nobody asked for does not refresh for longer than it was told at first.
+        """
         fresh: set[bytes] = set()
         for ttl, txt in message.texts:
             node = self._texts.get(txt)
             if node is None:
                 fresh.add(txt)
             elif ttl:
-                self._refresh.heard(node, ttl)
+                if answer:
+                    node.granted = max(ttl, node.granted)
+                self._refresh.heard(node, min(ttl, node.granted))
         fresh = {txt for txt in fresh if self._wants(name := name_in(txt)) or (not name and b"n=" in txt)}
         judged: set[bytes] = set()
         if fresh:
@@ -181,7 +191,7 @@ class Nodes:
         self._untie(node)
         node.label, node.txt = record.name, record.data
         node.revision, node.seal = text.revision, text.seal
-        node.ahead = ahead
+        node.ahead, node.granted = ahead, record.ttl
         self._labels[record.name] = text.key
         if text.seal:  # others may say the same of several nodes, and differ in SRV only
             self._texts[record.data] = node

@@ -16,7 +16,7 @@ from microreg.errors import RecordTooLarge
 from microreg.model import Service
 from microreg.net import join_address
 
-__all__ = ["Form", "Own", "Parts", "Want", "packets"]
+__all__ = ["Form", "Own", "Parts", "Want", "packets", "with_id"]
 
 _PACKET = 1400
 _PER_RECORD = 14
@@ -63,6 +63,7 @@ class Own:
         self.label = instance(*self.key)
         self.subtype = subtype(record.name)
         self.secret = os.urandom(8).hex().encode()
+        self.seal = records.seal(self.secret)
         self.sent: dict[Link, float] = {}
         self.announced = 0.0
         self.step = 0
@@ -83,6 +84,7 @@ class Own:
         self.record, self.ttl, self.revision = record, ttl, revision
         self.identity = records.identity_in(form.txt)
         self._forms = {host: form}
+        self._answers: dict[tuple[Want, Link | None], Parts] = {}
 
     def on(self, link: Link | None) -> Form:
         """How it is told on this link."""
@@ -101,12 +103,18 @@ class Own:
         return any(form.txt == txt for form in self._forms.values())
 
     def answer(self, want: Want, link: Link | None = None) -> Parts:
-        """Answers and additional records (RFC 6763 section 12) for what is wanted, on this link."""
-        pointers = self._pointers(want, self.ttl)
-        form = self.on(link)
-        if want & Want.NODE:
-            return (*pointers, *form.itself), form.hosts
-        return pointers, (*form.itself, *form.hosts)
+        """Answers and additional records (RFC 6763 section 12) for what is wanted, on this link.
+
+        The very same object until the next update: whoever packed it can tell that nothing has changed.
+        """
+        parts = self._answers.get((want, link))
+        if parts is None:
+            pointers = self._pointers(want, self.ttl)
+            form = self.on(link)
+            node = want & Want.NODE
+            parts = ((*pointers, *form.itself), form.hosts) if node else (pointers, (*form.itself, *form.hosts))
+            self._answers[want, link] = parts
+        return parts
 
     def goodbye(self, revision: int, *, expired: bool) -> Parts:
         """The records that take the node back (RFC 6762 section 10.1)."""
@@ -141,12 +149,12 @@ def _hosts(name: str, target: bytes, ttl: int) -> tuple[Record, ...]:
     return (Record(target, IPV4 if len(packed) == 4 else IPV6, ttl, packed, b"", True),)
 
 
-def packets(parts: Iterable[Parts], questions: Sequence[Question] = (), id: int | None = None) -> Iterator[bytes]:
+def packets(parts: Iterable[Parts], questions: Sequence[Question] = (), *, unicast: bool = False) -> Iterator[bytes]:
     """Responses of about 1,400 bytes with all of these; a node that is larger has a packet of its own.
 
-    With an ``id``, they answer a one-shot question: it is repeated, and no cache is told to flush.
+    A one-shot question is answered ``unicast``: it is repeated, no cache is told to flush, and they still need
+    the id of the question (:func:`with_id`).
     """
-    unicast = id is not None
     head = _HEADER + sum(len(question.name) + 4 for question in questions)
     answers: dict[Record, None] = {}
     additionals: dict[Record, None] = {}
@@ -157,11 +165,16 @@ def packets(parts: Iterable[Parts], questions: Sequence[Question] = (), id: int 
         added = sum(_PER_RECORD + len(record.data) for record in new)
         added += sum(name[0] + 1 for name in {record.name for record in new} - names)
         if answers and size + added > _PACKET:
-            yield encode(questions, tuple(answers), tuple(additionals), flags=RESPONSE, id=id or 0, unicast=unicast)
+            yield encode(questions, tuple(answers), tuple(additionals), flags=RESPONSE, unicast=unicast)
             answers, additionals, names, size = {}, {}, set[bytes](), head
         answers.update(dict.fromkeys(first))
         additionals.update(dict.fromkeys(more))
         names.update(record.name for record in new)
         size += added
     if answers:
-        yield encode(questions, tuple(answers), tuple(additionals), flags=RESPONSE, id=id or 0, unicast=unicast)
+        yield encode(questions, tuple(answers), tuple(additionals), flags=RESPONSE, unicast=unicast)
+
+
+def with_id(packet: bytes, id: int) -> bytes:
+    """The same packet with the id of the question that it answers (RFC 6762 section 6.7)."""
+    return id.to_bytes(2, "big") + packet[2:]

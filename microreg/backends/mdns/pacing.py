@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 __all__ = ["Pace"]
@@ -15,6 +15,7 @@ log = logging.getLogger("microreg.mdns")
 T = TypeVar("T")
 
 _BURST = 16
+_AT_ONCE = 64
 _PAUSE = 0.01
 _BACKLOG = 4096
 _LATE = 0.5
@@ -22,15 +23,21 @@ _LATE = 0.5
 
 
 class Pace(Generic[T]):
-    """Sends 16 packets, then pauses for 10 ms. What is for all goes first; those who asked are served in turn."""
+    """Sends 16 packets to all, and 16 to each of those who asked, but 64 together; then pauses for 10 ms.
+
+    What is for all goes first. Those who asked are served in turn.
+    """
 
     def __init__(self, send: Callable[[T], None]) -> None:
         self._send = send
         self._loop = asyncio.get_running_loop()
         self._all: deque[T] = deque()
-        self._askers: OrderedDict[Hashable, deque[tuple[float, T]]] = OrderedDict()
+        self._askers: dict[Hashable, deque[tuple[float, T]]] = {}
+        self._turns: deque[Hashable] = deque()
+        self._resting: list[Hashable] = []
+        self._sent: Counter[Hashable] = Counter()
         self._answers = 0
-        self._credit = _BURST
+        self._to_all, self._to_askers = _BURST, _AT_ONCE
         self._timer: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -45,16 +52,23 @@ class Pace(Generic[T]):
 
     def to_one(self, asker: Hashable, item: T) -> None:
         """Send an answer to who asked: in turn with the answers to others, and within half a second or not at all."""
-        if self._answers < _BACKLOG:
-            self._answers += 1
-            self._askers.setdefault(asker, deque()).append((self._loop.time() + _LATE, item))
-        else:
-            self._late()
+        self._owe(asker, item)
         self._go()
 
-    def waits(self, asker: Hashable) -> bool:
-        """Whether answers to this asker have not been sent yet."""
-        return asker in self._askers
+    def to_one_instead(self, asker: Hashable, items: Sequence[T]) -> None:
+        """Send these answers in place of what waits for this asker, which asked the same before.
+
+        What it was not sent yet goes first: after each question it is sent everything once.
+        """
+        waiting = self._askers.get(asker)
+        first = len(items)
+        if waiting is not None:
+            first -= min(first, len(waiting))
+            self._answers -= len(waiting)
+            waiting.clear()
+        for item in (*items[first:], *items[:first]):
+            self._owe(asker, item)
+        self._go()
 
     async def drained(self) -> None:
         """Wait until what is for all has been sent."""
@@ -64,32 +78,59 @@ class Pace(Generic[T]):
         """Forget what waits."""
         self._all.clear()
         self._askers.clear()
+        self._turns.clear()
+        self._resting.clear()
         self._idle.set()
         if self._timer is not None:
             self._timer.cancel()
 
+    def _owe(self, asker: Hashable, item: T) -> None:
+        if self._answers >= _BACKLOG:
+            self._late()
+            return
+        self._answers += 1
+        if asker not in self._askers:
+            self._askers[asker] = deque()
+            turns = self._turns if self._sent[asker] < _BURST else self._resting
+            turns.append(asker)
+        self._askers[asker].append((self._loop.time() + _LATE, item))
+
     def _go(self) -> None:
-        while self._credit and self._all:
-            self._credit -= 1
+        while self._to_all and self._all:
+            self._to_all -= 1
             self._send(self._all.popleft())
         if not self._all:
             self._idle.set()
-        while self._credit and self._askers:
-            asker, answers = self._askers.popitem(last=False)
-            until, item = answers.popleft()
-            self._answers -= 1
-            if answers:
-                self._askers[asker] = answers
-            if until < self._loop.time():
-                self._late()
-                continue
-            self._credit -= 1
-            self._send(item)
-        if self._timer is None and self._credit < _BURST:
+        while self._to_askers and self._turns:
+            self._serve(self._turns.popleft())
+        if self._timer is None and (self._to_all < _BURST or self._to_askers < _AT_ONCE):
             self._timer = self._loop.call_later(_PAUSE, self._refill)
 
+    def _serve(self, asker: Hashable) -> None:
+        """Send the next answer to this asker, whose turn it is."""
+        answers = self._askers[asker]
+        if answers:
+            until, item = answers.popleft()
+            self._answers -= 1
+            if until < self._loop.time():
+                self._late()
+            else:
+                self._to_askers -= 1
+                self._sent[asker] += 1
+                self._send(item)
+        if not answers:
+            del self._askers[asker]
+        elif self._sent[asker] < _BURST:
+            self._turns.append(asker)
+        else:
+            self._resting.append(asker)
+
     def _refill(self) -> None:
-        self._timer, self._credit = None, _BURST
+        self._timer = None
+        self._to_all, self._to_askers = _BURST, _AT_ONCE
+        self._sent.clear()
+        self._turns.extend(self._resting)
+        self._resting.clear()
         self._go()
 
     def _late(self) -> None:

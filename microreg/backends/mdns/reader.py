@@ -65,7 +65,7 @@ class Reader:
 
     def is_ahead(self, text: Text) -> bool:
         """Whether a clock is wrong by days, here or there, or this was forged; said once."""
-        ahead = too_far(text.revision, self._clock(), received=True)
+        ahead = too_far(text.revision, self._clock())
         if ahead:
             self._warnings.say(
                 "ahead",

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import NamedTuple
 
 from microreg import codec
 from microreg.backends.mdns.names import Key
@@ -26,6 +27,7 @@ __all__ = [
     "MAX_AHEAD",
     "MAX_TXT",
     "Budget",
+    "Claim",
     "Text",
     "claim_in",
     "decode",
@@ -66,6 +68,14 @@ class Text:
     def key(self) -> Key:
         """The node that it tells of."""
         return self.name, self.id
+
+
+class Claim(NamedTuple):
+    """Who says what of a node: the revision, -1 where it is malformed; the seal; whether it is a goodbye."""
+
+    revision: int
+    seal: bytes
+    leaving: bool
 
 
 @dataclass(slots=True)
@@ -118,23 +128,22 @@ def identity_in(txt: bytes) -> bytes:
     return txt[: first + 1 + txt[first]] if first < len(txt) else b""
 
 
-def claim_in(txt: bytes) -> tuple[int, bool]:
-    """The revision in a TXT record, and whether it is a goodbye, without reading the rest.
-
-    The revision is -1 where it is malformed.
-    """
+def claim_in(txt: bytes) -> Claim:
+    """What a TXT record claims, without reading the rest."""
     values = _unpack(txt)
     revision = values.get(b"r", b"0")
-    return int(revision) if _REVISION.fullmatch(revision) else -1, bool(values.get(b"k"))
+    secret = values.get(b"k", b"")
+    mark = seal(secret) if secret else values.get(b"g", b"")
+    return Claim(int(revision) if _REVISION.fullmatch(revision) else -1, mark, bool(secret))
 
 
-def too_far(revision: int, now: float, *, received: bool = False) -> bool:
+def too_far(revision: int, now: float) -> bool:
     """Whether a revision is too far ahead of the clock ``now`` (seconds) to be believed.
 
-    What is ``received`` gets an hour more: our own may be one above the highest that we believe, and is read
-    by others whose clock is behind.
+    Nothing that is received within :data:`MAX_AHEAD` may be out of reach: our own is one above it then, and is
+    read by others whose clock is behind. So there is an hour more.
     """
-    return revision > (now + MAX_AHEAD + _SLACK * received) * 1000
+    return revision > (now + MAX_AHEAD + _SLACK) * 1000
 
 
 def decode(txt: bytes, address: str = "", budget: Budget | None = None) -> Text:
@@ -182,7 +191,7 @@ def _record(values: dict[bytes, bytes], name: str, node_id: str, address: str, b
         if key[:2] in metadata and key[2:]:
             metadata[key[:2]][_lenient(key[2:])] = _lenient(value)
     status = _STATUS.get(_lenient(values.get(b"s", b"")), Status.PASSING)
-    node = Node(codec.lenient_text(address, "address"), id=node_id, metadata=metadata[b"m."], status=status)
+    node = _reachable(Node(address, id=node_id, metadata=metadata[b"m."], status=status))
     return Service(name, _lenient(values.get(b"v", b"")), FrozenDict(metadata[b"d."]), (), (node,))
 
 
@@ -200,7 +209,16 @@ def _inflate(data: bytes, name: str, node_id: str, budget: Budget) -> Service:
     record = codec.decode(text)
     if record.name != name or [node.id for node in record.nodes] != [node_id]:
         raise InvalidService("what is compressed is the record of another node")
+    _reachable(record.nodes[0])
     return record
+
+
+def _reachable(node: Node) -> Node:
+    """The node, if its address is printable and a ``host:port``. Raises InvalidService."""
+    codec.lenient_text(node.address, "address")
+    if not node.host or not node.port:
+        raise InvalidService(f"address {node.address[:80]!r}: expected host:port")
+    return node
 
 
 def _pack(entries: Iterable[tuple[bytes, bytes]]) -> bytes:

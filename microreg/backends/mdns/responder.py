@@ -76,12 +76,9 @@ class Responder:
             self.table.add(own)
             self._repeats.pop(key, None)
             self.announce(own)
-        elif own.record != record or too_far(own.revision, self._clock(), received=True):
+        elif own.record != record or own.ttl != seconds or too_far(own.revision, self._clock()):
             own.update(record, seconds, self.revision(own.rival))
             own.yielded = False
-            self.announce(own)
-        elif own.ttl != seconds:
-            own.update(record, seconds, own.revision)
             self.announce(own)
         own.expires, own.spared = self._loop.time() + ttl, False
         self._expiry.set(key, own.expires)
@@ -137,7 +134,7 @@ class Responder:
         """A revision that is higher than all before: milliseconds, so that a restarted process is ahead too."""
         now = self._clock()
         last = max(self._revision, above)
-        if too_far(last, now, received=True):  # the clock was wrong, and is right now
+        if too_far(last, now):  # the clock was wrong, and is right now
             last = 0
         self._revision = max(int(now * 1000), last + 1)
         return self._revision

@@ -128,7 +128,7 @@ class Station:
     def _answer(self, message: Message, link: Link, source: Address) -> None:
         if message.response and self._desk.takes(message.id, source):
             self.defence.heard(message, answer=True)
-            self.browser.heard(message)
+            self.browser.heard(message, answer=True)
 
 
 def _report(choice: Choice) -> None:

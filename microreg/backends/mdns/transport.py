@@ -13,6 +13,7 @@ from microreg import process
 from microreg.backends.mdns.interfaces import Link
 from microreg.backends.mdns.pacing import Pace
 from microreg.backends.mdns.sockets import Address, Target, asking_socket, group, on_link, shared_socket, source
+from microreg.backends.mdns.warnings import Warnings
 from microreg.backends.mdns.wire import MAX_PACKET
 from microreg.errors import RegistryUnavailable
 
@@ -28,7 +29,7 @@ Receiver = Callable[[Link, bytes, Address], None]
 
 
 class _Outgoing(NamedTuple):
-    transport: asyncio.DatagramTransport
+    link: Link
     packet: bytes
     to: Target
 
@@ -41,10 +42,12 @@ class Transport:
         self._wanted = links
         self._receivers = on_group, on_answer
         self._refused: dict[Link, str] = {}
-        self._shared: dict[Link, asyncio.DatagramTransport] = {}
-        self._asking: dict[Link, asyncio.DatagramTransport] = {}
+        self._shared: dict[Link, _Socket] = {}
+        self._asking: dict[Link, _Socket] = {}
         self._own: dict[Link, Address] = {}
-        self._pace = Pace(_send)
+        self._failing: dict[Link, str] = {}
+        self._warnings = Warnings()
+        self._pace = Pace(self._send)
 
     async def open(self) -> None:
         """Open the sockets. Raises RegistryUnavailable when that is possible on no link."""
@@ -65,7 +68,7 @@ class Transport:
                 except OSError as error:
                     self._refused[link] = f"{link.name} ({link.address}): {error}"
                     if link not in refused:
-                        log.warning("no mDNS on an interface", extra={"interface": self._refused[link]})
+                        log.warning("no mDNS on %s", self._refused[link])
         self.links = tuple(link for link in links if link in self._asking)
 
     def close(self) -> None:
@@ -75,25 +78,40 @@ class Transport:
             self._shut(link)
         self.links = ()
 
+    @property
+    def fails(self) -> bool:
+        """Whether what was sent to the group last could not leave, on any link."""
+        return bool(self.links) and all(link in self._failing for link in self.links)
+
+    def check(self) -> None:
+        """Raise RegistryUnavailable where it :attr:`fails`."""
+        if self.fails:
+            raise RegistryUnavailable(
+                f"mDNS can send on no interface: {'; '.join(self._failing.values())}. Is there a route for multicast "
+                "(224.0.0.0/4, IPv6 ff00::/8)? Else name another interface; mdns://127.0.0.1 is this machine alone"
+            )
+
     def send(self, packet: bytes, link: Link | None = None) -> None:
         """To the group, from port 5353, on this link (where it is still there) or on all."""
         for each in self.links if link is None else (link,):
             if each in self._shared:
-                self._pace.to_all(_Outgoing(self._shared[each], packet, group(each)))
+                self._pace.to_all(_Outgoing(each, packet, group(each)))
 
     def reply(self, packet: bytes, link: Link, to: Address) -> None:
         """To one who asked, from port 5353, where the link is still there."""
         if link in self._shared:
-            self._pace.to_one((link, to), _Outgoing(self._shared[link], packet, on_link(to, link)))
+            self._pace.to_one((link, to), _Outgoing(link, packet, on_link(to, link)))
 
-    def owes(self, link: Link, to: Address) -> bool:
-        """Whether replies to who asked from there have not been sent yet."""
-        return self._pace.waits((link, to))
+    def reply_instead(self, packets: Sequence[bytes], link: Link, to: Address) -> None:
+        """The same, in place of what has not been sent yet to who asked from there."""
+        if link in self._shared:
+            target = on_link(to, link)
+            self._pace.to_one_instead((link, to), [_Outgoing(link, packet, target) for packet in packets])
 
     def ask(self, packet: bytes) -> None:
         """To the group, from our own ports; the answers come back by unicast."""
-        for link, transport in self._asking.items():
-            _send(_Outgoing(transport, packet, group(link)))
+        for link, sock in self._asking.items():
+            self._sent(link, group(link), sock.send(packet, group(link)))
 
     def is_own(self, address: Address) -> bool:
         """Whether a question came from this transport itself."""
@@ -103,36 +121,64 @@ class Transport:
         """Wait until what is for all has been sent."""
         await self._pace.drained()
 
+    def _send(self, item: _Outgoing) -> None:
+        sock = self._shared.get(item.link)
+        if sock is not None:
+            self._sent(item.link, item.to, sock.send(item.packet, item.to))
+
+    def _sent(self, link: Link, to: Target, error: OSError | None) -> None:
+        """What goes to the group shows whether a link works; one who asked may be gone."""
+        if to != group(link):
+            return
+        if error is None:
+            self._failing.pop(link, None)
+            return
+        self._failing[link] = f"{link.name} ({link.address}): {error}"
+        self._warnings.say(f"send {link.name}", f"mDNS cannot send on {self._failing[link]}")
+
     async def _open(self, link: Link) -> None:
         on_group, on_answer = self._receivers
         shared = await _endpoint(shared_socket(link), link, on_group)
         try:
             self._asking[link] = await _endpoint(asking_socket(link), link, on_answer)
         except BaseException:
-            shared.abort()
+            shared.transport.abort()
             raise
         self._shared[link] = shared
-        port = self._asking[link].get_extra_info("sockname")[1]
-        self._own[link] = source(link), port
+        self._own[link] = source(link), self._asking[link].port()
 
     def _shut(self, link: Link) -> None:
-        self._shared.pop(link).abort()
-        self._asking.pop(link).abort()
+        self._shared.pop(link).transport.abort()
+        self._asking.pop(link).transport.abort()
         self._own.pop(link)
+        self._failing.pop(link, None)
 
 
-class _Protocol(asyncio.DatagramProtocol):
-    """Reads all that waits in the socket, up to a bound: asyncio alone reads one packet in a turn of the loop.
+class _Socket(asyncio.DatagramProtocol):
+    """Sends, and says what came of it; reads all that waits in the socket, up to a bound.
 
-    In a busy program, whose turns are long, packets would come late by seconds, and then be dropped.
+    asyncio alone reads one packet in a turn of the loop: in a busy program, whose turns are long, packets would come
+    late by seconds, and then be dropped.
     """
 
     def __init__(self, link: Link, receive: Receiver, sock: socket.socket) -> None:
         self._link = link
         self._receive = receive
         self._sock = sock
-        self._failing = False
+        self._error: OSError | None = None
         self._loop = asyncio.get_running_loop()
+        self.transport: asyncio.DatagramTransport
+
+    def port(self) -> int:
+        """The port that it is bound to."""
+        return int(self.transport.get_extra_info("sockname")[1])
+
+    def send(self, packet: bytes, to: Target) -> OSError | None:
+        """Send a packet; why that failed, as far as the system says so at once."""
+        self._error = None
+        if not self.transport.is_closing():
+            self.transport.sendto(packet, to)
+        return self._error
 
     def datagram_received(self, data: bytes, addr: Target) -> None:
         self._take(data, addr)
@@ -152,22 +198,17 @@ class _Protocol(asyncio.DatagramProtocol):
             self._receive(self._link, data, (str(addr[0]), int(addr[1])))
 
     def error_received(self, exc: Exception) -> None:
-        if not self._failing and self._sock.fileno() != -1:
-            self._failing = True
-            log.warning("sending failed", extra={"interface": self._link.name, "error": str(exc)})
+        if isinstance(exc, OSError):
+            self._error = exc
 
 
-def _send(item: _Outgoing) -> None:
-    if not item.transport.is_closing():
-        item.transport.sendto(item.packet, item.to)
-
-
-async def _endpoint(sock: socket.socket, link: Link, receive: Receiver) -> asyncio.DatagramTransport:
+async def _endpoint(sock: socket.socket, link: Link, receive: Receiver) -> _Socket:
     process.in_child(sock, socket.socket.close)
-    protocol = _Protocol(link, receive, sock)
+    protocol = _Socket(link, receive, sock)
     try:
-        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: protocol, sock=sock)
+        endpoint = await asyncio.get_running_loop().create_datagram_endpoint(lambda: protocol, sock=sock)
     except BaseException:
         sock.close()
         raise
-    return transport
+    protocol.transport = endpoint[0]
+    return protocol

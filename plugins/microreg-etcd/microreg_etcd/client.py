@@ -37,6 +37,8 @@ class Client:
         self._refusals = 0
         self._refusal: rpc.AioRpcError | None = None
         self._renewals: Renewals | None = None
+        self.streams = 0
+        """Counts the streams of renewals. While there is the same one, it is the same store that answers."""
         self._closed = False
 
     async def close(self) -> None:
@@ -97,6 +99,7 @@ class Client:
         before = self._renewals
         if before is not None and not before.over and before.endpoint in (endpoint, self.endpoint):
             return before
+        self.streams += 1
         after = self._renewals = Renewals(endpoint, metadata)
         if before is not None:
             await before.close()

@@ -23,9 +23,21 @@ _ADVICE = (
     (r"Hostname Verification", "its certificate is for another name, which option server_name may say"),
     (r"ALERT_\w*(CERTIFICATE|UNKNOWN_CA)", "it wants a client certificate that it trusts: options cert and key"),
     (r"Handshake read failed|WRONG_VERSION_NUMBER", "perhaps it speaks without TLS: etcd://"),
-    (r"failed to connect.*Socket closed", "perhaps it speaks TLS: etcds://"),
+    (r"failed to connect.*(Socket closed|reset by peer)", "perhaps it speaks TLS: etcds://"),
+    (r"Connection refused", "nothing listens there: is etcd running, and is this its port for clients?"),
+    (r"errors resolving|DNS resolution", "is the name of the host spelled right, and known on this machine?"),
+    (r"unreachable|No route to host", "no way leads there: is the address right, and the network up?"),
+    (r"http1\.x server|Expected SETTINGS", "what answers there is no etcd: is this its port for clients?"),
+    (r"failed to connect.*timed out", "is the address right, and no firewall in between?"),
 )
 """What gRPC says of a connection that was not made, and what a person can do about it: the first that matches."""
+
+_WORDING = re.compile(
+    r"failed to connect to all addresses; last error: (?:[A-Z_]+: )?(?:ipv[46]:\S+: )?"
+    r"(?:Failed to connect to remote host: (?:connect: )?|connect failed: addr: \S+ error: )?"
+    r"|(?:errors resolving|DNS resolution failed for) .*: (?=[^:]*$)"
+)
+"""What gRPC puts before the reason why a connection was not made."""
 
 
 class Compacted(RegistryUnavailable):
@@ -92,6 +104,8 @@ def _kind(code: rpc.StatusCode, details: str, where: str) -> RegistryError:
     if code is _Code.DEADLINE_EXCEEDED:
         return RegistryTimeout(text)
     if code is _Code.UNAVAILABLE and "etcdserver" not in details:
+        said, unmade = _WORDING.subn("cannot connect: ", details, count=1)
         advice = next((f"; {advice}" for pattern, advice in _ADVICE if re.search(pattern, details)), "")
-        return (NotConnected if "timed out" in details else Unreachable)(text + advice)
+        kind = NotConnected if "timed out" in details else Unreachable
+        return kind(f"etcd at {where}: {said.rstrip(']') if unmade else said}{advice}")
     return RegistryUnavailable(text)

@@ -41,8 +41,8 @@ class _Holding:
         """What stands in the store; None where that is not known."""
         self.revision = 0
         """Of the key, as last seen; 0: there is none."""
-        self.checked = 0
-        """The store's revision when the key was last seen in place."""
+        self.checked = 0, 0
+        """Which stream of renewals there was, and the store's revision, when the key was last seen in place."""
         self.busy = False
         """Whether others had written when it was last renewed."""
         self.ttl = 0
@@ -85,16 +85,17 @@ class Holdings:
             held.value, held.ttl = None, 0
             ours = frozenset(held.leases)
             await self._together(self._delete(key, ours), *(self._revoke(lease, held) for lease in ours))
-            held.revision = held.checked = 0
+            held.revision, held.checked = 0, (0, 0)
 
     async def _renewed(self, key: bytes, held: _Holding) -> bool:
         """Whether the lease was renewed and the record is in place."""
         look: asyncio.Task[rpc.RangeResponse] | None = None
         if held.busy:  # as the last time: then there is no need to wait for the answer that says so
             look = asyncio.create_task(self._look(key), name="microreg etcd look")
+        stream = self._client.streams
         try:
             answer = await self._client.renew(held.lease)
-            return await self._in_place(key, held, answer, look)
+            return await self._in_place(key, held, answer, look, stream)
         finally:
             if look is not None:
                 await end(look)
@@ -105,18 +106,20 @@ class Holdings:
         held: _Holding,
         answer: rpc.LeaseKeepAliveResponse,
         look: asyncio.Task[rpc.RangeResponse] | None,
+        stream: int,
     ) -> bool:
         if answer.TTL <= 0:
             self._drop_lease(held)
             return False
         held.leases[held.lease] = self._time() + answer.TTL
-        held.busy = answer.header.revision != held.checked
+        # A store that was restored counts anew: the same revision means the same only while the stream is the same.
+        held.busy = held.checked != (self._client.streams, answer.header.revision)
         if not held.busy:
             return True  # nothing at all has changed in this store
         found = await (look or self._look(key))
         revision = found.kvs[0].mod_revision if found.kvs else 0
         if revision == held.revision:
-            held.checked = found.header.revision
+            held.checked = stream, found.header.revision
             return True
         if revision and not held.warned:
             held.warned = True
@@ -135,6 +138,7 @@ class Holdings:
         for _ in range(_ATTEMPTS):
             if held.ttl != ttl:
                 await self._grant(ttl, held)
+            stream = self._client.streams
             try:
                 answer = await self._client.call(_txn, _put_if(key, value, held))
             except LeaseLost:
@@ -142,7 +146,7 @@ class Holdings:
                 continue
             if answer.succeeded:
                 held.value, held.revision = value, answer.header.revision
-                held.checked = held.revision
+                held.checked = stream, held.revision
                 # The conditions of every earlier write are false from now on: nothing names these any more.
                 await self._together(*(self._revoke(lease, held) for lease in held.leases if lease != held.lease))
                 return

@@ -86,7 +86,8 @@ class Store:
             except rpc.AioRpcError as caught:
                 error = failure(caught, endpoint.address)
             except RegistryError as caught:
-                error = caught
+                # Whoever keeps it would keep its frames, these the stream, and the stream its connection.
+                error = caught.with_traceback(None)
             went_on = position.revision > before or loop.time() - opened > _STABLE
             attempts = 1 if went_on else attempts + 1
             if not self._client.learn(error, endpoint, connection, metadata) or attempts > self._client.members:

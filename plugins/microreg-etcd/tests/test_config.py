@@ -15,12 +15,13 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from microreg import ConfigError, Node, RegistryUnavailable, Service, connect
+from microreg import ConfigError, Node, RegistryClosed, RegistryTimeout, RegistryUnavailable, Service, connect
 from microreg.net import free_port
 from microreg.testing import ServerProcess
 from microreg.url import RegistryURL, describe_options
 from microreg_etcd import EtcdOptions, EtcdRegistry
 from microreg_etcd.endpoints import Endpoint, endpoints
+from microreg_etcd.failures import failure
 from microreg_etcd.stubs import rpc
 from servers import TLS, etcd, tls
 from support import clean_env, python, run, wait_until
@@ -385,9 +386,15 @@ def test_opening_and_closing(server: ServerProcess) -> None:
         await registry.open()
         await registry.open()
         await registry.register(greeter())
+        assert await registry.get_service("greeter") == (greeter(),)
         await registry.deregister(greeter())
         await registry.close()
         await registry.close()
+        for closed in (never, registry):
+            with pytest.raises(RegistryClosed):
+                await closed.list_services()
+        with pytest.raises(RegistryClosed):
+            await bare.list_services()
 
     run(main())
 
@@ -400,6 +407,45 @@ def test_opening_needs_no_server() -> None:
                     await call
 
     run(main())
+
+
+TRIED = "failed to connect to all addresses; last error: "
+
+
+@pytest.mark.parametrize(
+    ("details", "said"),
+    [
+        (
+            f"{TRIED}UNKNOWN: ipv6:%5B::1%5D:1: Failed to connect to remote host: Connection refused",
+            "cannot connect: Connection refused; "
+            "nothing listens there: is etcd running, and is this its port for clients?",
+        ),
+        (
+            f"{TRIED}FAILED_PRECONDITION: ipv4:10.0.0.1:1: connect failed: addr: ipv4:10.0.0.1:1 error: "
+            "No route to host",
+            "cannot connect: No route to host; no way leads there: is the address right, and the network up?",
+        ),
+        (
+            f"{TRIED}UNAVAILABLE: ipv4:10.0.0.1:1: connection attempt timed out before receiving SETTINGS frame",
+            "cannot connect: connection attempt timed out before receiving SETTINGS frame; "
+            "is the address right, and no firewall in between?",
+        ),
+        (
+            "errors resolving etcd.test:1: [field:hostname lookup error:address lookup failed for etcd.test:1: "
+            "Domain name not found]",
+            "cannot connect: Domain name not found; is the name of the host spelled right, and known on this machine?",
+        ),
+        (
+            "DNS resolution failed for etcd.test:1: C-ares status is not ARES_SUCCESS qtype=A name=etcd.test: Timeout",
+            "cannot connect: Timeout; is the name of the host spelled right, and known on this machine?",
+        ),
+        ("recvmsg:Connection reset by peer", "recvmsg:Connection reset by peer"),
+    ],
+)
+def test_why_a_connection_was_not_made_is_said_without_grpcs_wording(details: str, said: str) -> None:
+    error = failure(rpc.AioRpcError(rpc.StatusCode.UNAVAILABLE, (), (), details), "etcd.test:1")
+    assert str(error) == f"etcd at etcd.test:1: {said}"
+    assert isinstance(error, RegistryTimeout) == ("timed out" in said)
 
 
 def test_the_next_host_is_asked_where_one_is_away(server: ServerProcess) -> None:

@@ -107,19 +107,10 @@ async def found(registry: Registry, name: str) -> tuple[Service, ...]:
 
 @asynccontextmanager
 async def fleet(
-    prefix: str,
-    *,
-    nodes: int = 15,
-    ports: Sequence[int] = (),
-    direct: int = 0,
-    ttl: float = 3.0,
-    lingering: int = 0,
+    prefix: str, *, nodes: int = 15, ports: Sequence[int] = (), direct: int = 0, ttl: float = 3.0
 ) -> AsyncGenerator[Fleet]:
-    """A fleet that has settled; at the end it is taken down, and nothing stays of it in this process.
-
-    ``lingering`` connections may stay: those that gRPC itself holds on to.
-    """
-    before = proxy.connections
+    """A fleet that has settled; at the end it is taken down, and nothing stays of it in this process."""
+    await wait_until(lambda: connections() == 0)
     tasks_before = len(asyncio.all_tasks())
     seed = random.randrange(10**6)
     sys.stderr.write(f"seed {seed}\n")
@@ -152,7 +143,7 @@ async def fleet(
     one.watches.clear()
     del announcements, watches, tasks, readers, registry
     await wait_until(
-        lambda: len(asyncio.all_tasks()) == tasks_before and connections() <= before + lingering,
+        lambda: (len(asyncio.all_tasks()), connections()) == (tasks_before, 0),
         timeout=25,  # gRPC gives up a connection that was dropped half-made after some seconds
         step=0.1,
         what=lambda: f"{len(asyncio.all_tasks()) - tasks_before} tasks, {proxy.connections} connections",
@@ -254,21 +245,14 @@ async def revoked(fleet: Fleet) -> None:
     ids=lambda each: each.__name__,
 )
 def test_everything_is_well_again_after(fault: Callable[[Fleet], Awaitable[None]]) -> None:
-    # A connection that was half-made when a black hole swallowed it may stay with gRPC for long, also when its
-    # channel is gone. It is the only one.
-    lingering = int(fault is swallowed)
-
     async def main() -> None:
-        async with fleet(fault.__name__.replace("_", "-"), lingering=lingering) as one:
+        async with fleet(fault.__name__.replace("_", "-")) as one:
             await fault(one)
             await one.settle()
             # What went on over the one before may still be on it.
-            await wait_until(lambda: connections() <= 2 + lingering, timeout=25)
+            await wait_until(lambda: connections() <= 2, timeout=25)
 
-    if lingering:
-        run(main(), timeout=55)
-    else:
-        run_cleanly(main(), timeout=55)
+    run_cleanly(main(), timeout=55)
 
 
 def test_two_hundred_nodes_are_back_after_two_restarts() -> None:

@@ -18,7 +18,7 @@ from microreg.codec import encode
 from microreg.testing import CHECKS, Faults, Harness, contract, running
 from microreg_etcd.layouts import GoMicro
 from servers import etcd
-from support import run, wait_until
+from support import run
 
 KEY = b"/micro/registry/greeter/greeter-1"
 V2 = (
@@ -124,12 +124,12 @@ def test_what_go_micro_writes_is_read(port: int, value: bytes) -> None:
     async def main() -> None:
         async with fleet(port) as (registry, raw, everything):
             await raw.put(KEY, value)
-            await wait_until(lambda: everything.changes == ["create greeter/greeter-1"])
+            await everything.hears("create greeter/greeter-1")
             assert await registry.get_service("greeter") == (GREETER,)
             assert everything.catalog.services("greeter") == (GREETER,)
             assert await registry.list_services() == ("greeter",)
             await raw.delete(KEY)
-            await wait_until(lambda: everything.changes == ["create greeter/greeter-1", "delete greeter/greeter-1"])
+            await everything.hears("delete greeter/greeter-1")
             assert await registry.list_services() == ()
 
     run(main())
@@ -141,7 +141,7 @@ def test_null_stands_for_empty(port: int) -> None:
             await raw.put(b"/micro/registry/foo/a", json("foo", "a"))
             await raw.put(b"/micro/registry/foo/b", b'{"name":"foo","version":"1","nodes":[null,{"id":"b"}]}')
             await raw.put(b"/micro/registry/foo/c", b'{"name":"foo","version":"","metadata":null,"nodes":null}')
-            await wait_until(lambda: len(everything.changes) == 2)
+            await everything.hears("create foo/a", "create foo/b")
             expected = Service("foo", "1", nodes=[Node("10.0.0.1:80", id="a"), Node("", id="b")])
             assert await registry.get_service("foo") == (expected,)
             await everything.agrees("foo")
@@ -155,14 +155,14 @@ def test_slashes_are_hyphens_in_keys_and_stay_in_names(port: int) -> None:
             async with following(registry, "a/greeter") as one:
                 await raw.put(b"/micro/registry/a-greeter/greeter-1", json("a/greeter", "greeter/1"))
                 for each in (one, everything):
-                    await each.until(lambda at: at.changes == ["create a/greeter/greeter/1"])
+                    await each.hears("create a/greeter/greeter/1")
                     await each.agrees("a/greeter", "a-greeter")
                 assert await registry.get_service("a/greeter") == (records("a/greeter", "greeter/1"),)
                 assert await found(registry, "a-greeter") == ()
                 assert await registry.list_services() == ("a/greeter",)
                 await registry.deregister(records("a/greeter", "greeter/1"))
                 for each in (one, everything):
-                    await each.until(lambda at: at.changes[1:] == ["delete a/greeter/greeter/1"])
+                    await each.hears("delete a/greeter/greeter/1")
 
     run(main())
 
@@ -174,25 +174,24 @@ def test_of_two_nodes_that_share_a_key_the_last_one_stands_there(port: int) -> N
             async with following(registry, "a-b") as one, following(registry, "a/b") as other:
                 watches = one, other, everything
                 await registry.register(ours)
-                await wait_until(lambda: everything.take() == ["create a-b/x-1"])
+                await everything.hears("create a-b/x-1")
                 await registry.deregister(theirs)
                 assert await registry.get_service("a-b") == (ours,)
                 await raw.put(b"/micro/registry/a-b/x-1", json("a/b", "x/1"))
-                await wait_until(lambda: bool(everything.catalog.services("a/b")))
+                await everything.hears("create a/b/x/1", "delete a-b/x-1")
                 for each in watches:
                     await each.agrees("a-b" if each is one else "a/b")
-                assert sorted(everything.take()) == ["create a/b/x/1", "delete a-b/x-1"]
                 await registry.deregister(ours)
                 await registry.register(ours.with_nodes(ours.nodes[0].replace(status=Status.DRAINING)))
                 assert await registry.get_service("a/b") == (theirs,)
                 await registry.register(ours)
-                await wait_until(lambda: bool(everything.catalog.services("a-b")))
+                await everything.hears("create a-b/x-1", "delete a/b/x/1")
                 for each in watches:
                     await each.agrees("a/b" if each is other else "a-b")
                 assert await found(registry, "a/b") == ()
                 await registry.deregister(ours)
-                await wait_until(lambda: not everything.catalog.names())
-                assert await registry.list_services() == ()
+                await everything.hears("delete a-b/x-1")
+                assert everything.catalog.names() == await registry.list_services() == ()
 
     run(main())
 
@@ -202,10 +201,10 @@ def test_ids_of_more_than_63_characters(port: int) -> None:
         id = "go.micro.srv.greeter-" + "0123456789abcdef" * 6
         async with fleet(port) as (registry, raw, everything):
             await raw.put(f"/micro/registry/greeter/{id}".encode(), json("greeter", id))
-            await wait_until(lambda: everything.changes == [f"create greeter/{id}"])
+            await everything.hears(f"create greeter/{id}")
             assert await registry.get_service("greeter") == (records("greeter", id),)
             await registry.deregister(records("greeter", id))
-            await wait_until(lambda: everything.changes[1:] == [f"delete greeter/{id}"])
+            await everything.hears(f"delete greeter/{id}")
 
     run(main())
 
@@ -217,11 +216,10 @@ def test_a_key_with_several_nodes(port: int) -> None:
             await raw.put(key, json("greeter", "a", "b"))
             await registry.register(records("greeter", "c"))
             for each in (one, everything):
-                await each.until(lambda at: sorted(at.take()) == [f"create greeter/{id}" for id in "abc"])
+                await each.hears(*(f"create greeter/{id}" for id in "abc"))
             assert await registry.get_service("greeter") == (records("greeter", "a", "b", "c"),)
             await raw.put(key, json("greeter", "b", "d", version="2"))
-            await wait_until(lambda: len(everything.catalog.services("greeter")) == 2)
-            assert sorted(everything.take()) == ["create greeter/d", "delete greeter/a", "update greeter/b"]
+            await everything.hears("create greeter/d", "delete greeter/a", "update greeter/b")
             async with following(registry, "greeter") as late:
                 await raw.delete(key)
                 for each in (one, everything, late):
@@ -241,11 +239,11 @@ def test_changes_of_the_service_are_told(port: int) -> None:
             await raw.put(KEY, V2.replace(b"1.0.0", b"1.1.0"))
             await raw.put(KEY, V2.replace(b"1.0.0", b"1.1.0").replace(b"core", b"edge"))
             expected = Service("greeter", "1.1.0", {"team": "edge"}, GREETER.endpoints, GREETER.nodes)
-            await wait_until(lambda: everything.catalog.services("greeter") == (expected,))
+            await everything.until(lambda at: at.catalog.services("greeter") == (expected,))
             assert everything.changes[0] == "create greeter/greeter-1"
             assert set(everything.changes[1:]) <= {"update greeter/greeter-1"} and len(everything.changes) <= 3
             await registry.register(GREETER)
-            await wait_until(lambda: everything.catalog.services("greeter") == (GREETER,))
+            await everything.until(lambda at: at.catalog.services("greeter") == (GREETER,))
             [item] = await raw.get(KEY)
             assert item.value == V2
             await registry.register(Service("greeter", "2.0.0", {"team": "edge"}, nodes=GREETER.nodes))
@@ -264,11 +262,12 @@ def test_what_go_micro_must_not_call_is_not_there(port: int, status: Status) -> 
                 await registry.register(ill)
                 assert await raw.get(b"\0", b"\0") == []
             await registry.register(GREETER)
+            await everything.hears("create greeter/greeter-1")
             await registry.register(ill)
+            await everything.hears("delete greeter/greeter-1")
             assert await raw.get(b"\0", b"\0") == []
             await registry.register(GREETER)
-            await wait_until(lambda: len(everything.changes) == 3)
-            assert [each.partition(" ")[0] for each in everything.changes] == ["create", "delete", "create"]
+            await everything.hears("create greeter/greeter-1")
             assert await registry.get_service("greeter") == (GREETER,)
             await registry.register(ill)
             await registry.deregister(ill)
@@ -292,14 +291,15 @@ def test_an_announcement_is_seen_while_it_can_be_called(port: int) -> None:
     async def main() -> None:
         async with fleet(port) as (registry, raw, everything):
             async with announce(registry, "greeter", address="10.0.0.1:80", id="a", ttl=2) as announcement:
-                await announcement.wait_live(5)
+                await announcement.wait_live(15)
                 [item] = await raw.get(b"\0", b"\0")
                 assert item.value == encode(Service("greeter", nodes=[Node("10.0.0.1:80", id="a")]))
+                await everything.hears("create greeter/a")
                 await announcement.update(status=Status.CRITICAL)
-                await wait_until(lambda: everything.changes == ["create greeter/a", "delete greeter/a"])
+                await everything.hears("delete greeter/a")
                 await announcement.update(status=Status.PASSING)
-                await wait_until(lambda: everything.changes[2:] == ["create greeter/a"])
-            await wait_until(lambda: everything.changes[3:] == ["delete greeter/a"])
+                await everything.hears("create greeter/a")
+            await everything.hears("delete greeter/a")
             assert await raw.get(b"\0", b"\0") == []
 
     run(main())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import shutil
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import aclosing, asynccontextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -20,7 +22,9 @@ from microreg.codec import encode
 from microreg.errors import RegistryError, RegistryUnavailable
 from microreg.events import Change, Snapshot
 from microreg.testing import Proxy, ServerProcess, running
+from microreg.toolkit import in_thread
 from microreg.url import RegistryURL
+from microreg_etcd import renewals
 from microreg_etcd.client import Client
 from microreg_etcd.endpoints import Endpoint
 from microreg_etcd.holding import Holdings
@@ -112,7 +116,7 @@ def test_many_renewals_in_a_second_are_sent_together_and_one_after_the_other_doe
             begun = loop.time()
             for _ in range(200):
                 await registry.register(greeter())
-            assert loop.time() - begun < 5  # 200 times 50 ms would be 10
+            assert loop.time() - begun < 200 * renewals._GATHER
 
     run(main())
 
@@ -412,6 +416,40 @@ def test_in_a_busy_store_too_a_record_that_was_taken_away_is_put_back() -> None:
             assert (again.value, again.lease != item.lease) == (item.value, True)
 
     run(main())
+
+
+def test_a_store_that_was_restored_from_a_backup_gets_the_record_again(tmp_path: Path) -> None:
+    """The lease is in the backup too, and another write makes the revision what it was: only the value tells."""
+    backup = tmp_path / "backup"
+
+    async def main(other: ServerProcess) -> None:
+        async with microreg.connect(f"etcd://127.0.0.1:{other.port}/backup") as registry:
+            await registry.register(greeter(), ttl=60)
+            await in_thread(other.stop)
+            await in_thread(shutil.copytree, other.data, backup)
+            await in_thread(other.start)
+            await registered(registry, greeter(port=81))
+            async with Admin(other.port) as admin:
+                [item] = await admin.under("/backup/")
+            await in_thread(other.stop)
+            await in_thread(shutil.rmtree, other.data)
+            await in_thread(shutil.copytree, backup, other.data, dirs_exist_ok=True)
+            await in_thread(other.start)
+            async with Admin(other.port) as admin:
+                assert [each.value for each in await admin.under("/backup/")] == [encode(greeter())]
+                while await admin.revision() < item.mod_revision:
+                    await admin.put(b"/elsewhere", b"")
+                await registered(registry, greeter(port=81))
+                [again] = await admin.under("/backup/")
+                assert (again.value, again.lease) == (item.value, item.lease)
+
+    async def registered(registry: Registry, service: Service) -> None:
+        """Twice, since the second is a renewal: the first call after a restart may find the old connection."""
+        for _ in range(2):
+            await registry.register(service, ttl=60)
+
+    with etcd("etcd-backup") as other:
+        run(main(other), timeout=40)
 
 
 def test_deregistering_takes_away_what_others_wrote_over_it() -> None:

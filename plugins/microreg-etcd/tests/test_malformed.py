@@ -18,7 +18,7 @@ from microreg.testing import ServerProcess
 from microreg_etcd.layouts import GoMicro, Layout
 from microreg_etcd.reading import Records, Standing
 from servers import etcd
-from support import run, wait_until
+from support import run
 
 
 @pytest.fixture(scope="module", name="server")
@@ -147,7 +147,7 @@ def test_keys_of_others_are_skipped_with_one_warning_each(
                 for key in KEYS.values():
                     await raw.delete(f"/{prefix}/".encode() + key)
                 await registry.register(record("greeter", "n"))
-                await wait_until(lambda: everything.changes == ["create greeter/n"])
+                await everything.hears("create greeter/n")
         assert len(warnings) == len(KEYS)
         assert all(each.isprintable() and len(each) < 500 for each in warnings)
 
@@ -161,24 +161,19 @@ def test_a_good_record_that_becomes_garbage_is_gone_and_may_come_back(
         key = f"/{prefix}/greeter/a".encode()
         async with connect(f"etcd://127.0.0.1:{server.port}/{prefix}") as registry, Raw(server.port) as raw:
             async with following(registry) as everything, following(registry, "greeter") as one:
-                for _ in range(2):
-                    await raw.put(key, encode(record("greeter", "a")))
-                    await raw.put(key, b"garbage")
+                for port, garbage in ((80, b"garbage"), (81, b"null")) * 2:
+                    await raw.put(key, encode(record("greeter", "a", port)))
                     for each in (one, everything):
+                        await each.hears("create greeter/a")
                         await each.agrees("greeter")
-                    await raw.put(key, encode(record("greeter", "a", 81)))
+                    await raw.put(key, garbage)
                     for each in (one, everything):
-                        await each.until(lambda at: bool(at.catalog.services("greeter")))
-                        await each.agrees("greeter")
-                    await raw.put(key, b"null")
-                    for each in (one, everything):
-                        await each.until(lambda at: at.changes[-1:] == ["delete greeter/a"])
-                        assert each.take()[-2:] == ["create greeter/a", "delete greeter/a"]
+                        await each.hears("delete greeter/a")
                         await each.agrees("greeter")
                 await raw.delete(key)
                 await registry.register(record("greeter", "b"))
                 for each in (one, everything):
-                    await each.until(lambda at: at.changes == ["create greeter/b"])
+                    await each.hears("create greeter/b")
         assert len(warnings) == 1
 
     run(main())
@@ -191,11 +186,11 @@ def test_what_its_owner_registers_takes_the_place_of_garbage(server: ServerProce
             async with following(registry, "greeter") as one:
                 await raw.put(key, b"garbage")
                 await registry.register(record("greeter", "a"))
-                await wait_until(lambda: one.changes == ["create greeter/a"])
+                await one.hears("create greeter/a")
                 await raw.put(key, b"garbage")
-                await wait_until(lambda: one.changes == ["create greeter/a", "delete greeter/a"])
+                await one.hears("delete greeter/a")
                 await registry.register(record("greeter", "a"))
-                await wait_until(lambda: len(one.changes) == 3)
+                await one.hears("create greeter/a")
                 await one.agrees("greeter")
                 assert ids(*await found(registry, "greeter")) == ["greeter/a"]
 
@@ -218,15 +213,15 @@ def test_several_keys_may_hold_the_same_node(server: ServerProcess, prefix: str)
             async with following(registry, "greeter") as one:
                 assert port() == 1
                 await raw.put(key("z"), encode(record("greeter", "m", 3)))
-                await wait_until(lambda: port() == 3)
+                await one.until(lambda _: port() == 3)
                 await one.agrees("greeter")
                 await registry.register(record("greeter", "m", 2))
                 await raw.put(key("a"), encode(record("greeter", "m", 4)))
                 await raw.put(key("b"), encode(record("greeter", "b", 5)))
-                await wait_until(lambda: one.changes[-1:] == ["create greeter/b"])
+                await one.until(lambda at: at.changes[-1:] == ["create greeter/b"])
                 await one.agrees("greeter")
                 await raw.delete(key("b"))
-                await wait_until(lambda: one.changes[-1:] == ["delete greeter/b"])
+                await one.until(lambda at: at.changes[-1:] == ["delete greeter/b"])
                 assert port() == 3
                 async with following(registry, "greeter") as late:
                     assert late.catalog.services("greeter") == one.catalog.services("greeter")
@@ -236,7 +231,7 @@ def test_several_keys_may_hold_the_same_node(server: ServerProcess, prefix: str)
                         await each.agrees("greeter")
                     assert port() == 2
                     await registry.deregister(record("greeter", "m"))
-                    await wait_until(lambda: port() == 4)
+                    await one.until(lambda _: port() == 4)
                     await one.agrees("greeter")
                     await raw.put(key("a"), b"garbage")
                     for each in (one, late):

@@ -147,9 +147,11 @@ def test_watching_it(server: ServerProcess, tmp_path: Path) -> None:
 
     try:
         run(change())
+        assert watch.poll() is None
     finally:
         watch.kill()
         watch.wait()
+    assert shown in output.read_bytes()
 
 
 def test_the_roles_allow_what_is_needed_and_nothing_else(guarded: ServerProcess) -> None:
@@ -176,7 +178,7 @@ def test_the_roles_allow_what_is_needed_and_nothing_else(guarded: ServerProcess)
             with pytest.raises(PermissionDenied):
                 await registry.get_service("orders")
             async with registry.watch("orders") as watch:
-                await wait_until(lambda: isinstance(watch.error, PermissionDenied))
+                await wait_until(lambda: isinstance(watch.error, PermissionDenied), 15)
                 assert watch.state == "resyncing"
 
     run(main())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 
 import pytest
+from grpc.aio import Call
 
 import microreg
 from etcd_admin import Admin, metric, store_of
@@ -14,6 +16,7 @@ from etcd_store import EtcdFaults
 from microreg import Node, Registry, Service
 from microreg.catalog import Catalog
 from microreg.codec import encode
+from microreg.errors import RegistryTimeout, RegistryUnavailable
 from microreg.events import Change, Event, Reason, Snapshot
 from microreg.testing import Proxy, ServerProcess, running
 from microreg.toolkit import in_thread
@@ -141,15 +144,15 @@ def test_watches_that_are_opened_while_others_write_miss_nothing() -> None:
                 events = await stack.enter_async_context(registry.watch("s"))
                 catalogs.append(Catalog())
                 readers.append(group.create_task(fold(events, catalogs[-1])))
-                await wait_until(lambda: catalogs[-1].names())
+                await wait_until(lambda: catalogs[-1].names(), 15)
             done.set()
             await writer
             truth = await registry.get_service("s")
-            await wait_until(lambda: all(catalog.services("s") == truth for catalog in catalogs))
+            await wait_until(lambda: all(catalog.services("s") == truth for catalog in catalogs), 15)
             for reader in readers:
                 reader.cancel()
 
-    run(main())
+    run(main(), timeout=50)
 
 
 def test_every_change_of_a_transaction_and_of_a_lease_is_told() -> None:
@@ -205,7 +208,7 @@ def test_a_large_snapshot_is_of_one_revision_while_others_write() -> None:
                 done.set()
                 await writer
                 truth = await registry.get_service("s")
-                await wait_until(lambda: catalog.services("s") == truth)
+                await wait_until(lambda: catalog.services("s") == truth, 15)
                 reader.cancel()
                 await asyncio.wait([reader])
             assert await registry.list_services() == ("s",)
@@ -359,7 +362,7 @@ def test_quiet_streams_follow_the_revision_so_that_a_compaction_does_not_hurt_th
                 waiting = asyncio.ensure_future(anext(changes))
                 for number in range(50):
                     await admin.put(b"/elsewhere/%d" % number, b"")
-                await wait_until(lambda: position.revision >= before + 50)
+                await wait_until(lambda: position.revision >= before + 50, 15)
                 assert await admin.compact() == position.revision
                 proxy.cut()
                 await admin.write([pair("quiet", record("s", "b"))])
@@ -415,6 +418,47 @@ def test_a_black_hole_is_noticed_and_a_server_that_stood_still_has_lost_nothing(
 # -- what stays behind -------------------------------------------------------------------------------------------------
 
 
+def held(error: BaseException | None) -> list[str]:
+    """The frames through which an error, and what caused it, keep calls of gRPC: each call keeps its connection."""
+    found: list[str] = []
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            kept = [name for name, value in frame.f_locals.items() if isinstance(value, Call)]
+            found += [f"{frame.f_code.co_qualname}: {name}" for name in kept]
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def test_an_error_that_is_kept_keeps_no_call() -> None:
+    """As ``watch.error`` is, for as long as the watch lives: the connections of calls that failed are let go."""
+
+    async def main() -> None:
+        async with opened("kept") as (registry, admin):
+            position = await read(registry, "kept")
+            for port in (80, 81):
+                await admin.write([pair("kept", record("s", "a", port))])
+            await admin.compact()
+            with pytest.raises(Compacted) as compacted:
+                async with aclosing(store_of(registry).events(span("kept"), position)) as changes:
+                    await anext(changes)
+            assert held(compacted.value) == []
+        async with microreg.connect(f"etcd://127.0.0.1:{proxy.port}/kept?timeout=300ms") as registry:
+            async with faults.black_hole():
+                with pytest.raises(RegistryTimeout) as late:
+                    await registry.get_service("s")
+            assert held(late.value) == []
+            proxy.refuse = True
+            proxy.cut()
+            try:
+                with pytest.raises(RegistryUnavailable) as away:
+                    await registry.get_service("s")
+            finally:
+                proxy.refuse = False
+            assert held(away.value) == []
+
+    run(main())
+
+
 def test_watches_that_ended_are_gone_on_the_server_too() -> None:
     async def consume(watch: Watch) -> None:
         async with watch as events:
@@ -468,7 +512,7 @@ def test_five_hundred_watches_share_a_connection_and_survive_its_end() -> None:
             await admin.write([pair("crowd", record(f"s{n}", "b")) for n in range(50)])
             await wait_until(lambda: all(map(both, catalogs)), timeout=20, step=0.1)
             await wait_until(lambda: watchers(server)[0] - before[0] == 500, timeout=10, step=0.1)
-            await wait_until(lambda: proxy.connections == 1)
+            await wait_until(lambda: proxy.connections == 1, 15)
             for reader in readers:
                 reader.cancel()
 
