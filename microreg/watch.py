@@ -84,6 +84,8 @@ class Watch:
         self.source = source
         self.name = name
         self.rng = rng or random.Random()
+        self.backoff = _BACKOFF_BASE
+        """Seconds within which a lost source is opened again, at some random moment; each failure doubles them."""
         self.error: RegistryError | None = None
         self._live = False
         self._outer: Watch | None = None
@@ -111,6 +113,7 @@ class Watch:
         outer = _reading.get()()
         if outer is not None and outer._task is asyncio.current_task():  # not in a task that the source started
             self._outer = outer
+            self.backoff = max(self.backoff, outer.backoff)
             outer._parts = (*outer._parts, self)
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"microreg watch {self.name or '*'}")
         return self
@@ -207,7 +210,7 @@ class Watch:
                 return
             attempt = 0 if loop.time() - opened > _STABLE else attempt + 1
             log.info("watch lost its source", extra={"service": self.name or "*", "error": str(why)})
-            ceiling = min(_BACKOFF_CAP, _BACKOFF_BASE * 2.0 ** min(attempt, 16))
+            ceiling = min(_BACKOFF_CAP, self.backoff * 2.0 ** min(attempt, 16))
             await asyncio.sleep(max(_BACKOFF_FLOOR, self.rng.uniform(0, ceiling)))
 
     def _ending(self) -> bool:

@@ -92,7 +92,7 @@ def test_a_watch_that_is_read_again(error: Callable[[], BaseException]) -> None:
                 await cache.register(one(port), ttl=86_400)
                 for _ in range(30):
                     assert len(at_once(cache.get_service("greeter"))[0].nodes) >= 3
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.5)
             await asyncio.sleep(12)
             reached = store.broke
             await refreshed(cache, store, (several(80, 81, 82, 83, 84),))

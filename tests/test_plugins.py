@@ -88,7 +88,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_what_is_installed_is_listed_without_importing_it(install: Install) -> None:
     install("plug", "raise AssertionError('imported')", backends={"mine": "plug:Mine"}, layers={"loud": "plug:Loud"})
     assert {"memory", "static", "mine"} <= set(plugins.names("microreg.backends"))
-    assert plugins.names("microreg.layers") == ("cache", "loud")
+    assert plugins.names("microreg.layers") == ("cache", "loud", "namespace")
     assert plugins.installed("microreg.backends")["mine"].value == "plug:Mine"
     assert plugins.names("microreg.nothing") == ()
     assert "plug" not in sys.modules
@@ -163,10 +163,12 @@ def use(group: str) -> object:
     """Ask for the plugin ``mine`` of a group, as a program does."""
     if group == "strategies":
         return microreg.Selector(microreg.connect("memory://"), "mine")
+    if group == "filters":
+        return microreg.Selector(microreg.connect("memory://"), filters="mine")
     return microreg.connect("mine://" if group == "backends" else "mine+memory://")
 
 
-GROUPS = ["backends", "layers", "strategies"]
+GROUPS = ["backends", "layers", "strategies", "filters"]
 PANIC = """
 class Panic(BaseException):
     "As extension modules raise it, and pytest."
@@ -287,7 +289,7 @@ def test_a_distribution_that_cannot_be_read_is_one_warning_and_hides_no_other(
     for _ in range(3):
         assert type(microreg.connect("mine://")).__name__ == "Wrapping"
     assert isinstance(microreg.connect("memory://").unwrap(MemoryRegistry), MemoryRegistry)
-    assert plugins.names("microreg.layers") == ("cache",)
+    assert plugins.names("microreg.layers") == ("cache", "namespace")
     (warning,) = warnings(caplog)
     assert warning.startswith("alien: UnicodeDecodeError: ")
 

@@ -51,7 +51,7 @@ def fits(given: Filter | str, node: Node = NODE, service: Service = SERVICE) -> 
         filters.zone("b", "a"),
         lambda node, service: node.port == 80,
     ],
-    ids=str,
+    ids=lambda given: given if isinstance(given, str) else "function",
 )
 def test_what_fits(given: Filter | str) -> None:
     assert fits(given)
@@ -74,7 +74,7 @@ def test_what_fits(given: Filter | str) -> None:
         "zone:A",
         lambda node, service: node.port == 81,
     ],
-    ids=str,
+    ids=lambda given: given if isinstance(given, str) else "function",
 )
 def test_what_does_not_fit(given: Filter | str) -> None:
     assert not fits(given)

@@ -28,7 +28,7 @@ __all__ = ["BACKOFF_CAP", "HOPELESS", "STOP_BUDGET", "Writer"]
 
 log = logging.getLogger("microreg.announce")
 
-_BACKOFF_BASE = 0.5
+_BACKOFF_BASE = 1.0
 BACKOFF_CAP = 30.0
 """Seconds between two attempts at most, however long the store is away."""
 STOP_BUDGET = 5.0

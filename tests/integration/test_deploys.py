@@ -142,13 +142,19 @@ def _answered(load: Load, process: Process) -> bool:
     return load.answers[str(process.pid)] > 0
 
 
-async def _knows(registry: Registry, fleet: Deployed) -> bool:
-    """Whether the registry holds every node again."""
-    try:
-        [service] = await registry.get_service(fleet.service)
-    except (RegistryUnavailable, ServiceNotFound):
-        return False
-    return len(service.nodes) == len(fleet.running)
+async def _known(registry: Registry, fleet: Deployed) -> None:
+    """Wait until the registry holds every node."""
+
+    async def nodes() -> int:
+        try:
+            [service] = await registry.get_service(fleet.service)
+        except (RegistryUnavailable, ServiceNotFound):
+            return 0
+        return len(service.nodes)
+
+    async with asyncio.timeout(40):
+        while await nodes() != len(fleet.running):
+            await asyncio.sleep(0.1)
 
 
 def test_a_rolling_restart_fails_no_request() -> None:
@@ -194,7 +200,7 @@ def test_an_etcd_that_dies_and_comes_back_empty_fails_no_request(server: ServerP
             await asyncio.sleep(20)
             await asyncio.to_thread(partial(server.restart, wipe=True))
             async with connect(url) as others:
-                await wait_until(partial(_knows, others, fleet), timeout=40, step=0.1)
+                await _known(others, fleet)
             load.answers.clear()
             await wait_until(lambda: all(_answered(load, each) for each in fleet.running), timeout=20)
 
@@ -230,7 +236,7 @@ def test_a_client_starts_while_the_registry_is_down(server: ServerProcess, tmp_p
         async with deployed(url, 1) as fleet:
             [process] = fleet.running
             async with connect(url) as others:
-                await wait_until(partial(_knows, others, fleet), timeout=20)
+                await _known(others, fleet)
             kept = f"cache+{url}?cache.disk={tmp_path / 'known'}"
             assert await call(kept, fleet.service) == str(process.pid)
             await asyncio.to_thread(server.kill)

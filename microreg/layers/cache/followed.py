@@ -54,6 +54,9 @@ class Means:
 
 _MOMENT = 0.001
 
+_BACKOFF = 5.0
+"""Seconds within which a lost watch is opened again: whoever has a cache can wait, and a fleet must not come at once."""
+
 
 class _TooOld(RegistryUnavailable):
     """Ends a watch whose store was away for too long: the next one tells everything again."""
@@ -215,6 +218,7 @@ class Followed:
     def _new_watch(self) -> Watch:
         """A watch that notes the moment at which it loses its source; ``state`` would only tell when asked."""
         watch = self._means.inner.watch(self.name)
+        watch.backoff = _BACKOFF
         opened = watch.source
 
         async def source() -> AsyncGenerator[Event, None]:

@@ -41,7 +41,7 @@ class _Holding:
         """What stands in the store; None where that is not known."""
         self.revision = 0
         """Of the key, as last seen; 0: there is none."""
-        self.checked = 0, 0
+        self.checked: tuple[int, int] = (0, 0)
         """Which stream of renewals there was, and the store's revision, when the key was last seen in place."""
         self.busy = False
         """Whether others had written when it was last renewed."""
