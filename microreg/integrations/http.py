@@ -27,7 +27,7 @@ _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """RFC 9110, section 9.2.2: to make such a request twice is to make it once."""
 
 
-class Url(Protocol):
+class _Url(Protocol):
     """What is read of a URL."""
 
     @property
@@ -36,26 +36,26 @@ class Url(Protocol):
     def port(self) -> int | None: ...
 
 
-class Request(Protocol):
+class _Request(Protocol):
     """What is read of a request."""
 
     @property
     def method(self) -> str: ...
     @property
-    def url(self) -> Url: ...
+    def url(self) -> _Url: ...
     @property
     def stream(self) -> object: ...
     @property
     def extensions(self) -> Mapping[str, object]: ...
 
 
-class AsyncStream(AsyncIterable[bytes], Protocol):
+class _AsyncStream(AsyncIterable[bytes], Protocol):
     """The body of a response."""
 
     async def aclose(self) -> None: ...
 
 
-class Stream(Iterable[bytes], Protocol):
+class _Stream(Iterable[bytes], Protocol):
     """The same for threads."""
 
     def close(self) -> None: ...
@@ -79,7 +79,7 @@ class Dialect:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class _Target:
     """The service that a request is for, and whether an error allows another attempt."""
 
     name: str
@@ -94,20 +94,20 @@ class Target:
         return isinstance(error, self.dialect.unsent) or (self.repeatable and isinstance(error, self.dialect.broken))
 
 
-Q = TypeVar("Q", bound=Request)
+Q = TypeVar("Q", bound=_Request)
 R = TypeVar("R")
-_Q = TypeVar("_Q", bound=Request, contravariant=True)
+_Q = TypeVar("_Q", bound=_Request, contravariant=True)
 _R = TypeVar("_R", covariant=True)
 
 
-class AsyncTransport(Protocol[_Q, _R]):
+class _AsyncTransport(Protocol[_Q, _R]):
     """What makes a request to the address in its URL."""
 
     async def handle_async_request(self, request: _Q) -> _R: ...
     async def aclose(self) -> None: ...
 
 
-class Transport(Protocol[_Q, _R]):
+class _Transport(Protocol[_Q, _R]):
     """The same for threads."""
 
     def handle_request(self, request: _Q) -> _R: ...
@@ -127,7 +127,7 @@ class _Router(ABC, Generic[Q, R]):
         self._attempts = attempts
         self._suffix = suffix
 
-    def _target(self, request: Q) -> Target | None:
+    def _target(self, request: Q) -> _Target | None:
         """None for a host that is no service's: the request is made as it is."""
         host = request.url.host.removesuffix(".")
         if not host.endswith(self._suffix):
@@ -142,7 +142,7 @@ class _Router(ABC, Generic[Q, R]):
         if not isinstance(key, str | bytes | int | None):
             raise ConfigError(f"extension {KEY} of type {type(key).__name__}: expected str, bytes or int")
         replayable = isinstance(request.stream, self.dialect.replayable)
-        return Target(name, key, _patience(request), replayable and request.method in _IDEMPOTENT, self.dialect)
+        return _Target(name, key, _patience(request), replayable and request.method in _IDEMPOTENT, self.dialect)
 
     @abstractmethod
     def _addressed(self, request: Q, node: Node) -> Q:
@@ -160,7 +160,7 @@ class _Router(ABC, Generic[Q, R]):
 class AsyncBalanced(_Router[Q, R]):
     """Makes requests to services, each to a node that the selector picks."""
 
-    def __init__(self, selector: Selector, transport: AsyncTransport[Q, R], attempts: int, suffix: str) -> None:
+    def __init__(self, selector: Selector, transport: _AsyncTransport[Q, R], attempts: int, suffix: str) -> None:
         if not isinstance(selector, Selector):
             raise ConfigError(f"expected a microreg.Selector, got {type(selector).__name__}")
         super().__init__(attempts, suffix)
@@ -202,7 +202,7 @@ class AsyncBalanced(_Router[Q, R]):
 class Balanced(_Router[Q, R]):
     """The same for threads."""
 
-    def __init__(self, selector: sync.Selector, transport: Transport[Q, R], attempts: int, suffix: str) -> None:
+    def __init__(self, selector: sync.Selector, transport: _Transport[Q, R], attempts: int, suffix: str) -> None:
         if not isinstance(selector, sync.Selector):
             raise ConfigError(f"expected a microreg.sync.Selector, got {type(selector).__name__}")
         super().__init__(attempts, suffix)
@@ -244,7 +244,7 @@ class Balanced(_Router[Q, R]):
 class AsyncAnswer:
     """The body of a response; the call ends when it was read, or is closed, or nobody has it any more."""
 
-    def __init__(self, stream: AsyncStream, call: ExitStack) -> None:
+    def __init__(self, stream: _AsyncStream, call: ExitStack) -> None:
         self._stream = stream
         self._call = call
 
@@ -265,7 +265,7 @@ class AsyncAnswer:
 class Answer:
     """The same for threads."""
 
-    def __init__(self, stream: Stream, call: ExitStack) -> None:
+    def __init__(self, stream: _Stream, call: ExitStack) -> None:
         self._stream = stream
         self._call = call
 
@@ -282,7 +282,7 @@ class Answer:
         self._call.close()
 
 
-def _patience(request: Request) -> float:
+def _patience(request: _Request) -> float:
     timeout = request.extensions.get("timeout")
     connect = cast(Mapping[str, object], timeout).get("connect") if isinstance(timeout, Mapping) else None
     return float(connect) if isinstance(connect, int | float) else math.inf

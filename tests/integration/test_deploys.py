@@ -145,16 +145,15 @@ def _answered(load: Load, process: Process) -> bool:
 async def _known(registry: Registry, fleet: Deployed) -> None:
     """Wait until the registry holds every node."""
 
-    async def nodes() -> int:
+    async def holds() -> bool:
         try:
             [service] = await registry.get_service(fleet.service)
         except (RegistryUnavailable, ServiceNotFound):
-            return 0
-        return len(service.nodes)
+            return False
+        return len(service.nodes) == len(fleet.running)
 
-    async with asyncio.timeout(40):
-        while await nodes() != len(fleet.running):
-            await asyncio.sleep(0.1)
+    known: bool = await wait_until(holds, timeout=40, step=0.1)
+    assert known
 
 
 def test_a_rolling_restart_fails_no_request() -> None:

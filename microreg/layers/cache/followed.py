@@ -55,7 +55,7 @@ class Means:
 _MOMENT = 0.001
 
 _BACKOFF = 5.0
-"""Seconds within which a lost watch is opened again: whoever has a cache can wait, and a fleet must not come at once."""
+"""Seconds within which a lost watch is opened again: who has a cache can wait, and a fleet must not come at once."""
 
 
 class _TooOld(RegistryUnavailable):
