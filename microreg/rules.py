@@ -14,13 +14,24 @@ from microreg.errors import InvalidService, RecordTooLarge
 from microreg.model import Endpoint, Node, Service, Status, Value
 from microreg.net import check_advertised
 
-__all__ = ["DEFAULT_TTL", "MAX_TTL", "MIN_TTL", "check_name", "check_removal", "check_service", "check_ttl"]
+__all__ = [
+    "DEFAULT_TTL",
+    "LONGEST_NAME",
+    "MAX_TTL",
+    "MIN_TTL",
+    "check_name",
+    "check_removal",
+    "check_service",
+    "check_ttl",
+]
 
 DEFAULT_TTL = 15.0
 """Seconds that a record lives without renewal, unless told otherwise."""
 MIN_TTL = 1.0
 MAX_TTL = 86_400.0
 
+LONGEST_NAME = 63
+"""Characters of a name, or of an id, that may be registered."""
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", re.ASCII)
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,128}", re.ASCII)
 _MAX_PAIRS = 64
@@ -100,7 +111,7 @@ def _check_shape(service: Service) -> None:
 def _check_name(text: str, what: str) -> None:
     if not isinstance(text, str) or not _NAME.fullmatch(text):
         raise InvalidService(
-            f"{what} {shown(text)}: expected 1 to 63 letters, digits, '.', '_' or '-', "
+            f"{what} {shown(text)}: expected 1 to {LONGEST_NAME} letters, digits, '.', '_' or '-', "
             "beginning and ending with a letter or digit"
         )
 

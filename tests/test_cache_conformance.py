@@ -4,12 +4,8 @@ from microreg.testing import CHECKS, Harness, contract, virtual
 
 # While the store is away the cache goes on with what it last knew: these two ask for RegistryUnavailable.
 SERVES_ON = {"general.unavailable", "general.own-errors"}
-# This one with cache.max_stale=0s too, from a client that may not yet have noticed.
-AT_ONCE = {"general.unavailable"}
 # The wrong loop is in another thread, for which virtual time does not wait.
 REAL = {"general.wrong-loop"}
-# A name shares its 63 characters with the prefix: these two register names of 63.
-FULL_NAMES = {"register.limits", "register.no-collision"}
 
 wanted = [check for check in CHECKS if check.id not in SERVES_ON | REAL]
 
@@ -17,11 +13,11 @@ TestCache = contract(Harness("cache+memory://kit"), wanted, run=virtual.run)
 TestCacheInRealTime = contract(Harness("cache+memory://kit"), [check for check in CHECKS if check.id in REAL])
 TestCacheThatForgets = contract(
     Harness("cache+memory://kit?cache.max_stale=0s"),
-    [check for check in CHECKS if check.id in SERVES_ON - AT_ONCE],
+    [check for check in CHECKS if check.id in SERVES_ON],
     run=virtual.run,
 )
 TestCacheAroundNamespace = contract(
     Harness("cache+namespace+memory://kit?namespace.prefix=team-a"),
-    [check for check in wanted if check.id not in FULL_NAMES],
+    wanted,
     run=virtual.run,
 )

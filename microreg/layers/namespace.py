@@ -23,15 +23,13 @@ from microreg.events import Change, Event, Snapshot
 from microreg.model import Service
 from microreg.options import Options
 from microreg.registry import Layer, Registry
-from microreg.rules import DEFAULT_TTL, check_name, check_removal, check_service
+from microreg.rules import DEFAULT_TTL, LONGEST_NAME, check_name, check_removal, check_service
 from microreg.url import RegistryURL
 from microreg.watch import Watch
 
 __all__ = ["NamespaceLayer", "NamespaceOptions"]
 
 _PREFIX = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,30}[A-Za-z0-9])?", re.ASCII)
-_LONGEST = 63
-"""Characters of a name that may be registered."""
 _LONGEST_FOREIGN = 255
 """Bytes of a name that others may have registered."""
 
@@ -62,11 +60,13 @@ class NamespaceLayer(Layer):
     def __init__(self, inner: Registry, url: RegistryURL, options: NamespaceOptions) -> None:
         super().__init__(inner, url, options)
         self._prefix = f"{options.prefix}."
+        self.longest_name = LONGEST_NAME - len(self._prefix)
+        """How many characters a name may have here."""
 
     async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
         """See :meth:`Registry.register`."""
         check_service(service)
-        limit = _LONGEST - len(self._prefix)
+        limit = self.longest_name
         if len(service.name) > limit:
             raise RecordTooLarge(
                 f"service name {service.name!r} has {len(service.name)} characters; "

@@ -10,7 +10,9 @@ from microreg.backends.memory import MemoryRegistry
 from microreg.checked import Checked
 from microreg.connect import connect
 from microreg.errors import ConfigError
+from microreg.layers.namespace import NamespaceLayer
 from microreg.registry import Registry
+from microreg.rules import LONGEST_NAME
 from microreg.testing.faults import Faults, MemoryFaults
 from microreg.testing.needs import SEAMS
 from microreg.testing.process import COMMAND
@@ -32,9 +34,11 @@ class Harness:
     - ``deadline``: that one check may take in all.
 
     ``faults`` says what can be done to the store (``memory://`` brings its own), ``seed`` makes random choices
-    repeatable, ``concurrency`` is how many checks may run at once. ``command`` starts a client in a process of its
-    own, as :mod:`microreg.testing.client` describes it, which is what a config string brings. The kit uses names
-    of its own, never touches those of others, and withdraws what it registered.
+    repeatable, ``concurrency`` is how many checks may run at once. ``longest_name`` is how many characters a name may
+    have, of the 63 that every store takes, where a layer of yours needs some; ``namespace+`` says so itself.
+    ``command`` starts a client in a process of its own, as :mod:`microreg.testing.client` describes it, which is what
+    a config string brings. The kit uses names of its own, never touches those of others, and withdraws what it
+    registered.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Harness:
         deadline: float = 60.0,
         concurrency: int = 8,
         seed: int | None = None,
+        longest_name: int | None = None,
         command: Sequence[str] | None = None,
     ) -> None:
         if (url is None) == (factory is None):
@@ -68,6 +73,8 @@ class Harness:
         first = self.connect()
         self.title = str(first.url)
         self.capabilities = first.capabilities
+        namespace = first.unwrap(NamespaceLayer)
+        self.longest_name = longest_name or (namespace.longest_name if namespace is not None else LONGEST_NAME)
         in_memory = first.unwrap(MemoryRegistry) is not None
         self.command = COMMAND if command is None and self.url and not in_memory else command
         self.faults = faults or (MemoryFaults(self.connect) if in_memory else Faults())

@@ -42,6 +42,7 @@ class Options(TypedDict, total=False):
     metadata: Mapping[str, str] | None
     endpoints: Iterable[Endpoint]
     ttl: float
+    interval: float | None
     check: Check | None
     drain_delay: float
 

@@ -39,8 +39,8 @@ async def _unavailable(case: Case) -> None:
     await client.register(service, ttl=case.harness.ttl * 60)
     await case.shows(witness, name, service)
     async with case.faults.down():
-        await case.until(lambda: _is_away(client, name), bool, "RegistryUnavailable once the store is away")
         for each in (client, witness):
+            await case.until(partial(_is_away, each, name), bool, "RegistryUnavailable once the store is away")
             await _all_unavailable(case, each, name)
     await register_when_back(case, client, name)
     for each in (client, witness):

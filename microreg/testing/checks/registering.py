@@ -89,7 +89,7 @@ def _examples(case: Case) -> list[Service]:
 @check(CHECKS, "register.limits")
 async def _limits(case: Case) -> None:
     writer, reader = await case.client(), await case.client()
-    name = case.own((case.stem + "_." + "x" * 63)[:63])
+    name = case.own((case.stem + "_." + "x" * 63)[: case.harness.longest_name])
     longest = Service(name, "v" * 255, nodes=[Node("10.0.0.1:1", id="I" * 30 + "._-" + "9" * 30)])
     await writer.register(longest, ttl=86_400)
     await case.shows(reader, name, longest)
@@ -143,7 +143,7 @@ async def _no_collision(case: Case) -> None:
         await case.shows(reader, service.name, service)
     await writer.deregister(services[0])
     await listener.holds(*services[1:])
-    stem = case.own(f"{case.stem}-".ljust(62, "x"))
+    stem = case.own(f"{case.stem}-".ljust(case.harness.longest_name - 1, "x"))
     longest = [
         case.service(case.own(f"{stem}{end}"), *("i" * 62 + each for each in "abc"), port=9000 + ord(end))
         for end in "abc"

@@ -10,8 +10,6 @@ pytestmark = pytest.mark.timeout(300)  # the first test runs all checks
 
 # While the store is away the cache goes on with what it last knew: these two ask for RegistryUnavailable.
 SERVES_ON = {"general.unavailable", "general.own-errors"}
-# A name shares its 63 characters with the prefix: these two register names of 63.
-FULL_NAMES = {"register.limits", "register.no-collision"}
 # What both layers hand on as it is; these take half of the time, and test_contract.py runs them.
 LATE_WRITES = {"deregister.fenced", "deregister.backstop", "general.calling-again"}
 # Of the checks that run alone, those in which a namespace has a hand: its watches are made of others.
@@ -35,6 +33,6 @@ TestNamespace = contract(
         faults=EtcdFaults(namespace_server, namespace_proxy),
         ttl=2.0,
     ),
-    [check for check in CHECKS if (not check.alone or check.id in WATCHED) and check.id not in FULL_NAMES],
+    [check for check in CHECKS if (not check.alone or check.id in WATCHED)],
     around=lambda: running(namespace_server, namespace_proxy),
 )
