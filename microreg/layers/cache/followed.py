@@ -114,7 +114,7 @@ class Followed:
         now = self._loop.time()
         if self._guard.since is not None:
             grace = f"{self._means.options.grace:g} s (cache.grace)"
-            lost = f"the store has lost every node of {self.name!r} at once; they stay until it has said so for {grace}"
+            lost = f"the store has lost most nodes of {self.name!r} at once; they stay until it has said so for {grace}"
             return Freshness("stale", now - self._guard.since, RegistryUnavailable(lost))
         if self.live:
             return Freshness("live")

@@ -16,7 +16,7 @@ class Freshness:
 
     - ``live``: a watch keeps it true. Also said of a name that the store says has no node.
     - ``cached``: a lookup found it; its watch has not spoken yet.
-    - ``stale``: what was last known, because the store is away, or has lost every node at once.
+    - ``stale``: what was last known, because the store is away, or has lost most nodes at once.
     - ``disk``: what the snapshot file says, because the store has not answered since the start.
     - ``unknown``: nothing is known.
 

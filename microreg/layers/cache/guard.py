@@ -1,7 +1,7 @@
-"""The shrink guard: a store that has lost all nodes of a name at once is not believed at once.
+"""The shrink guard: a store that has lost most nodes of a name at once is not believed at once.
 
-A registry that was restarted without its data answers, successfully, that there is nothing, and the nodes that
-it forgot are well.
+A registry that was restarted without its data answers, successfully, that there is nothing, or only the first that
+came back; and the nodes that it forgot are well.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _JITTER = 0.1
 
 
 class Guard:
-    """Keeps the nodes of one name that went by ``lost`` and left none, until the store has said so for ``grace``.
+    """Keeps nodes of one name that went by ``lost``, more than half of them, until the store has said so for ``grace``.
 
     Meanwhile ``read`` looks the name up every second ± 10 %. A lookup that finds a node begins its grace anew, one
     that fails says nothing. A node is kept until a lookup after its grace does not find it, or the watch tells of
-    it again. Where other nodes are left, the lost ones go at once.
+    it again. Where at least half of the nodes are left, the lost ones go at once.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class Guard:
         self._decision = None
         lost, self._lost = self._lost, set()
         missing = lost | self._kept.keys()
-        left = any(record.nodes[0].id not in missing for record in self._catalog.records(self._name))
-        if left or not self._grace:
+        known = {record.nodes[0].id for record in self._catalog.records(self._name)}
+        if 2 * len(known & missing) <= len(known) or not self._grace:
             for node_id in lost:
                 self._catalog.remove(self._name, node_id, Reason.LOST)
             return
@@ -91,7 +91,7 @@ class Guard:
         if self.since is None:
             self.since = now
             log.warning(
-                "the store has lost every node of a service at once; they stay until it has said so for a while",
+                "the store has lost most nodes of a service at once; they stay until it has said so for a while",
                 extra={"service": self._name, "nodes": len(self._kept), "grace": self._grace},
             )
         if self.task is None or self.task.done():
