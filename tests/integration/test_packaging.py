@@ -123,7 +123,7 @@ def test_the_metadata_says_what_pyproject_says(distributions: Distributions) -> 
     assert set(metadata.get_all("Provides-Extra", [])) == set(PROJECT["optional-dependencies"])
     needs = map(Requirement, metadata.get_all("Requires-Dist", []))
     core = {need.name for need in needs if need.marker is None}
-    assert core == {"ifaddr", "msgspec", "pluggy"}
+    assert core == {"ifaddr", "msgspec", "packaging", "pluggy"}
     assert "microreg = microreg.cli:main" in wheel_file(distributions.wheel, "entry_points.txt")
 
 
