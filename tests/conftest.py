@@ -38,6 +38,15 @@ def _no_leaked_threads() -> Iterator[None]:
         assert not thread.is_alive(), f"leaked thread: {thread.name}"
 
 
+@pytest.fixture(name="alone", scope="module")
+def _alone() -> Iterator[None]:
+    """The module's tests have the loopback interface for themselves, where that is possible."""
+    from networks import alone
+
+    with alone():
+        yield
+
+
 @pytest.fixture(name="run")
 def _run() -> object:
     """`support.run`, for tests that prefer a fixture to an import."""

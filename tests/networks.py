@@ -34,7 +34,7 @@ from support import clean_env
 
 T = TypeVar("T")
 
-__all__ = ["Host", "Network", "Port", "Process", "Program", "Segment", "network", "unavailable"]
+__all__ = ["Host", "Network", "Port", "Process", "Program", "Segment", "alone", "network", "unavailable"]
 
 _CLONE_NEWNET = 0x40000000
 _TUNSETIFF, _TUNSETCARRIER = 0x400454CA, 0x400454E2
@@ -90,6 +90,25 @@ def network(seed: int = 1) -> Generator[Network]:
         yield net
     finally:
         net.close()
+
+
+@contextmanager
+def alone() -> Generator[None]:
+    """This thread, and what it starts, in a network that is nothing but loopback; in that of all where none can be made.
+
+    For tests whose packets would disturb other tests that run at the same time.
+    """
+    if unavailable():
+        yield
+        return
+    with network() as net:
+        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        net.keep(lambda: os.close(before))
+        _check(_libc().setns(net.host().namespace, _CLONE_NEWNET))
+        try:
+            yield
+        finally:
+            _check(_libc().setns(before, _CLONE_NEWNET))
 
 
 class Network:

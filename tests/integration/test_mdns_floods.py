@@ -23,6 +23,8 @@ from microreg.model import Node, Service
 from microreg.registry import Registry
 from support import run, wait_until
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 
 class Steps:
     """The longest step of the loop, in seconds of its own work: neither other programs count nor garbage collection."""

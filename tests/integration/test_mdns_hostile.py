@@ -17,6 +17,8 @@ from microreg.backends.mdns.wire import PTR, RESPONSE, SRV, TXT, Question, Recor
 from microreg.errors import ServiceNotFound
 from support import run, wait_until
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 
 def test_nonsense_changes_nothing_and_stalls_nobody(caplog: pytest.LogCaptureFixture) -> None:
     name = unique()

@@ -18,6 +18,7 @@ from microreg.watch import Watch
 from support import clean_env, run
 
 URL = "mdns://127.0.0.1"
+pytestmark = pytest.mark.usefixtures("alone")
 
 PROVIDER = """
 import asyncio, sys

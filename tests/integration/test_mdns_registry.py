@@ -22,6 +22,8 @@ from microreg.registry import Registry
 from microreg.watch import Watch
 from support import run, wait_until
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 URL = "mdns://127.0.0.1"
 QUICK = f"{URL}?settle=80ms"
 """For watches that begin with nothing: a snapshot that comes too early is as right as any."""

@@ -16,6 +16,8 @@ from microreg.backends.mdns.wire import PTR, RESPONSE, TXT, Record
 from microreg.events import Reason
 from support import run, wait_until
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 
 def packet(texts: list[bytes]) -> bytes:
     label = names.instance("any", "x")

@@ -22,6 +22,8 @@ from microreg.model import Node, Service
 from microreg.registry import Registry
 from support import run
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 COUNT = 500
 
 
