@@ -94,7 +94,7 @@ def network(seed: int = 1) -> Generator[Network]:
 
 @contextmanager
 def alone() -> Generator[None]:
-    """This thread, and what it starts, in a network that is nothing but loopback; in that of all where none can be made.
+    """This thread, and what it starts, in a network that is nothing but loopback; where it is if none can be made.
 
     For tests whose packets would disturb other tests that run at the same time.
     """
