@@ -37,7 +37,7 @@ def test_nodes_that_are_lost_all_at_once_stay_for_the_grace() -> None:
                 assert fresh.kind == "stale" and fresh.age == pytest.approx(second, abs=0.1)
                 assert "lost most nodes of 'greeter'" in str(fresh.error)
                 await asyncio.sleep(1)
-            assert 12 <= store.gets - gets <= 17, "looked up every second"
+            assert 2 <= store.gets - gets <= 5, "looked up more and more rarely"
             assert seen == []
             await asyncio.sleep(1.5)
             assert [change.reason for change in seen] == [Reason.LOST] * 3
@@ -81,7 +81,7 @@ def test_the_first_to_come_back_to_an_empty_store_does_not_get_every_call() -> N
             await cache.register(one(81), ttl=86_400)
             store.watches.set()
             asked = store.gets
-            await wait_until(lambda: store.gets > asked + 2, timeout=11)
+            await wait_until(lambda: store.gets > asked, timeout=11)
             assert ports(cache) == [80, 81, 82]
             await cache.register(one(80), ttl=86_400)
             await asyncio.sleep(17)
@@ -164,10 +164,10 @@ def test_a_lookup_that_finds_a_node_begins_its_grace_anew() -> None:
             store.watches.clear()
             store.store.wipe()  # the watch loses its source again, and hears nothing from now on
             await asyncio.sleep(10)
-            await cache.register(one(80), ttl=2)
+            await cache.register(one(80), ttl=8)
             await asyncio.sleep(12)
             assert ports(cache) == [80]
-            await asyncio.sleep(8)
+            await asyncio.sleep(25)
             assert ports(cache) == []
 
     run(main())

@@ -172,5 +172,5 @@ def test_lookups_of_the_shrink_guard(error: Callable[[], BaseException]) -> None
             await refreshed(cache, store, ())
             return reached
 
-    for point in (0, 1, 2, 3, 10, 20):
+    for point in range(6):
         assert run(main(point))

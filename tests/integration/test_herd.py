@@ -23,6 +23,7 @@ from microreg.model import Service
 from microreg.options import Options
 from microreg.testing.virtual import run
 from microreg.url import RegistryURL
+from microreg.watch import Watch
 
 CLIENTS, NAMES = 1000, 100
 SETTLE, CALM = 30, 30
@@ -32,9 +33,10 @@ SETTLE, CALM = 30, 30
 class Counting(MemoryRegistry):
     """Counts the requests of each second, of all registries of its name."""
 
-    def __init__(self, asked: Counter[int]) -> None:
+    def __init__(self, asked: Counter[int], rng: random.Random) -> None:
         super().__init__(RegistryURL.parse("memory://herd"), Options())
         self._asked = asked
+        self._rng = rng
 
     def _count(self) -> None:
         self._asked[int(asyncio.get_running_loop().time())] += 1
@@ -47,6 +49,11 @@ class Counting(MemoryRegistry):
         self._count()
         return await super().get_service(name)
 
+    def watch(self, name: str | None = None) -> Watch:
+        watch = super().watch(name)
+        watch.rng = self._rng
+        return watch
+
     def _changes(self, name: str | None) -> AsyncGenerator[Event, None]:
         self._count()
         return super()._changes(name)
@@ -55,11 +62,11 @@ class Counting(MemoryRegistry):
 async def client(number: int, asked: Counter[int], stack: AsyncExitStack, rng: random.Random) -> None:
     """Announces one node and calls another service, from some moment on."""
     await asyncio.sleep(rng.uniform(0, 10))
-    registry = await stack.enter_async_context(Checked(Counting(asked)))
+    registry = await stack.enter_async_context(Checked(Counting(asked, rng)))
     address = f"10.0.{number // 250}.{number % 250 + 1}:80"
     announced = microreg.announce(registry, f"service-{number % NAMES}", address=address, drain_delay=0, rng=rng)
     await stack.enter_async_context(announced)
-    cache = await stack.enter_async_context(CacheLayer(registry, registry.url, CacheLayer.Options()))
+    cache = await stack.enter_async_context(CacheLayer(registry, registry.url, CacheLayer.Options(), rng=rng))
     with suppress(ServiceNotFound):  # it follows the name all the same
         await cache.get_service(f"service-{(number + 1) % NAMES}")
 
@@ -72,7 +79,7 @@ def test_a_restart_is_no_stampede(outage: float, wiped: bool) -> None:
     async def main() -> tuple[float, int]:
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
-            first = await stack.enter_async_context(Counting(asked))
+            first = await stack.enter_async_context(Counting(asked, rng))
             async with asyncio.TaskGroup() as group:
                 for number in range(CLIENTS):
                     group.create_task(client(number, asked, stack, rng))

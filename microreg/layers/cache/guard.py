@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable
 
@@ -20,14 +21,16 @@ __all__ = ["Guard"]
 
 log = logging.getLogger("microreg.cache")
 
-_PACE = 1.0
-_JITTER = 0.1
+_FIRST = 2.0
+_RAREST = 8.0
+"""Seconds between two lookups: every one is twice as long in coming, since a fleet of caches asks at the same time."""
 
 
 class Guard:
     """Keeps nodes of one name that went by ``lost``, more than half of them, until the store has said so for ``grace``.
 
-    Meanwhile ``read`` looks the name up every second ± 10 %. A lookup that finds a node begins its grace anew, one
+    Meanwhile ``read`` looks the name up, after two seconds, then more and more rarely, and when a grace ends; the watch
+    goes on telling what it hears. A lookup that finds a node begins its grace anew, one
     that fails says nothing. A node is kept until a lookup after its grace does not find it, or the watch tells of
     it again. Where at least half of the nodes are left, the lost ones go at once.
     """
@@ -98,8 +101,10 @@ class Guard:
             self.task = asyncio.create_task(self._confirm(), name=f"microreg guard {self._name}")
 
     async def _confirm(self) -> None:
+        pace = _FIRST
         while self._kept:
-            await asyncio.sleep(_PACE * self._rng.uniform(1 - _JITTER, 1 + _JITTER))
+            await asyncio.sleep(min(self._rng.uniform(0.5, 1.5) * pace, self._left() + self._rng.uniform(0, 1)))
+            pace = min(2 * pace, _RAREST)
             try:
                 services = await self._read()
             except ServiceNotFound:
@@ -107,6 +112,11 @@ class Guard:
             except Exception:
                 continue  # says nothing; how long that may go on, cache.max_stale says
             self._judge({node.id for service in services for node in service.nodes})
+
+    def _left(self) -> float:
+        """Seconds until the first grace ends."""
+        left = min(self._kept.values()) - self._loop.time()
+        return left if left > 0 else math.inf
 
     def _judge(self, found: set[str]) -> None:
         now = self._loop.time()
