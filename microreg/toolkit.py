@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Generic, ParamSpec, TypeVar
 
 from microreg import codec
+from microreg.arguments import shown
 from microreg.errors import ConfigError, InvalidService, RegistryTimeout
 from microreg.events import Event, Snapshot
 from microreg.model import Service
@@ -120,7 +121,7 @@ def decode_all(records: Iterable[tuple[str, bytes]], warned: set[str]) -> list[S
         except InvalidService as error:
             if key not in warned and len(warned) < 1000:
                 warned.add(key)
-                log.warning("skipped a record that does not decode", extra={"key": key, "error": str(error)})
+                log.warning("skipped the record at %s: %s", shown(key), error, extra={"key": key, "error": str(error)})
     return services
 
 

@@ -387,6 +387,19 @@ def test_what_is_wrong_stops_the_server_when_it_starts(
     run(main())
 
 
+def test_a_misspelt_option_of_a_middleware_stops_the_server() -> None:
+    """A framework makes its middleware only when the server runs: an error there would pass for no lifespan at all."""
+
+    async def main() -> None:
+        server = Server(Announced(App(), "orders", prot=8000))  # type: ignore[call-arg]
+        await server.start()
+        await server.task
+        assert server.types() == ["lifespan.startup.failed"]
+        assert "unexpected option 'prot'; known are registry, port" in str(server.sent[0]["message"])
+
+    run(main())
+
+
 def test_what_goes_wrong_in_a_plugin_is_no_application_without_a_lifespan(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(url: object) -> Registry:
         raise RuntimeError("no such file")

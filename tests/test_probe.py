@@ -263,3 +263,29 @@ def test_a_password_in_a_url_is_not_shown() -> None:
     with pytest.raises(ConfigError) as caught:
         probe("http://user:hunter2@127.0.0.1/")
     assert "hunter2" not in str(caught.value) and re.search(r"127\.0\.0\.1", str(caught.value))
+
+
+def test_a_url_that_fails_says_why_once_until_it_is_well_again(caplog: pytest.LogCaptureFixture) -> None:
+    status = b"404 Not Found"
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 " + status + b"\r\n\r\n")
+        writer.close()
+
+    async def main() -> str:
+        nonlocal status
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/health"
+        ask = probe(f"{url}?token=secret")
+        assert [await ask(), await ask()] == [False, False]
+        status = b"200 OK"
+        assert await ask()
+        server.close()
+        await server.wait_closed()
+        assert [await ask(), await ask()] == [False, False]
+        return url
+
+    url = run(main())
+    told, refused = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told == f"the check {url} fails: it answered 'HTTP/1.1 404 Not Found', not a status from 200 to 399"
+    assert refused.startswith(f"the check {url} fails: ")

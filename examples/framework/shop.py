@@ -1,6 +1,6 @@
 """A fleet on the framework: orders ask the stock, a client asks the orders.
 
-python shop.py all [REGISTRY]     everything in one process; the registry is memory:// unless told
+python shop.py all [REGISTRY]     everything in one process; the registry is memory://shop unless told
 python shop.py orders|stock|client [REGISTRY]     one of them, in a process of its own
 """
 
@@ -73,4 +73,5 @@ async def main(role: str, registry: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], (sys.argv[2:] or ["memory://"])[0]))
+    role = sys.argv[1] if len(sys.argv) > 1 else ""
+    asyncio.run(main(role, sys.argv[2] if len(sys.argv) > 2 else "memory://shop"))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Awaitable, Callable
 
 from microreg.address import quoted
+from microreg.arguments import shown
 from microreg.errors import ConfigError, InvalidService
 from microreg.net import split_address
 
@@ -46,10 +47,27 @@ def probe(check: Check) -> Probe:
     except InvalidService as error:
         raise ConfigError(f"check {quoted(check)}: {error}; {_EXPECTED}") from None
     if scheme == "tcp":
-        return lambda: _tcp(host, port)
+        return _telling(check, lambda: _tcp(host, port))
     if not path.isascii() or not path.isprintable() or " " in path:
         raise ConfigError(f"check {quoted(check)}: the path must be percent-encoded ASCII")
-    return lambda: _http(host, port, slash + path or "/")
+    return _telling(check, lambda: _http(host, port, slash + path or "/"))
+
+
+def _telling(url: str, ask: Callable[[], Awaitable[str]]) -> Probe:
+    """A probe out of one that answers what is wrong, which is told once until all is well again."""
+    told, shorter = False, url.partition("?")[0]  # a query may hold a secret
+
+    async def run() -> bool:
+        nonlocal told
+        problem = await ask()
+        if problem:
+            level, told = (logging.DEBUG if told else logging.WARNING), True
+            log.log(level, "the check %s fails: %s", shorter, problem)
+        else:
+            told = False
+        return not problem
+
+    return run
 
 
 def _from_function(check: Callable[[], bool | None | Awaitable[bool | None]]) -> Probe:
@@ -82,30 +100,32 @@ def _cancelled() -> bool:
     return task is None or task.cancelling() > 0
 
 
-async def _tcp(host: str, port: int) -> bool:
+async def _tcp(host: str, port: int) -> str:
     try:
         _reader, writer = await asyncio.open_connection(host, port)
-    except OSError:
-        return False
+    except OSError as error:
+        return str(error)
     await _close(writer)
-    return True
+    return ""
 
 
-async def _http(host: str, port: int, target: str) -> bool:
+async def _http(host: str, port: int, target: str) -> str:
     try:
         reader, writer = await asyncio.open_connection(host, port)
-    except OSError:
-        return False
+    except OSError as error:
+        return str(error)
     try:
         authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         head = f"GET {target} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: microreg\r\nConnection: close\r\n\r\n"
         writer.write(head.encode("ascii", "replace"))
         line = await reader.readline()
-    except (OSError, ValueError):
-        return False
+    except (OSError, ValueError) as error:
+        return str(error) or type(error).__name__
     finally:
         await _close(writer)
-    return _HEALTHY.match(line) is not None
+    if _HEALTHY.match(line):
+        return ""
+    return f"it answered {shown(line[:80].decode('ascii', 'replace').strip())}, not a status from 200 to 399"
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:

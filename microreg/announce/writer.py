@@ -112,7 +112,8 @@ class Writer:
             self._task.cancel()
             done, _ = await asyncio.wait([self._task], timeout=_GRACE)
             if not done:
-                log.warning("a check or call ignores its cancellation", extra={"service": self.wanted.name})
+                name = self.wanted.name
+                log.warning("%s: a check or call ignores its cancellation", name, extra={"service": name})
 
     async def leave(self, delay: float) -> None:
         """Draining, deregistered, and ``delay`` seconds for the watchers; all within the stop budget."""

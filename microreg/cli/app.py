@@ -121,6 +121,9 @@ def _add_plugins(app: typer.Typer) -> None:
         except BaseException as error:
             app.registered_commands, app.registered_groups = commands, groups
             log.warning(
-                "skipped the commands of a broken plugin",
+                "skipped the commands of the broken plugin %s: %s: %s",
+                manager.get_name(plugin),
+                type(error).__name__,
+                error,
                 extra={"plugin": manager.get_name(plugin), "error": f"{type(error).__name__}: {error}"},
             )

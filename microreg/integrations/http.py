@@ -162,7 +162,7 @@ class AsyncBalanced(_Router[Q, R]):
 
     def __init__(self, selector: Selector, transport: _AsyncTransport[Q, R], attempts: int, suffix: str) -> None:
         if not isinstance(selector, Selector):
-            raise ConfigError(f"expected a microreg.Selector, got {type(selector).__name__}")
+            raise ConfigError(f"expected a microreg.Selector, got {_kind(selector)}")
         super().__init__(attempts, suffix)
         self._selector = selector
         self._transport = transport
@@ -204,7 +204,7 @@ class Balanced(_Router[Q, R]):
 
     def __init__(self, selector: sync.Selector, transport: _Transport[Q, R], attempts: int, suffix: str) -> None:
         if not isinstance(selector, sync.Selector):
-            raise ConfigError(f"expected a microreg.sync.Selector, got {type(selector).__name__}")
+            raise ConfigError(f"expected a microreg.sync.Selector, got {_kind(selector)}")
         super().__init__(attempts, suffix)
         self._selector = selector
         self._transport = transport
@@ -280,6 +280,10 @@ class Answer:
 
     def __del__(self) -> None:
         self._call.close()
+
+
+def _kind(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__name__}"
 
 
 def _patience(request: _Request) -> float:

@@ -183,7 +183,8 @@ def _manager() -> pluggy.PluginManager:
 
 
 def _warn(name: str | None, error: BaseException) -> None:
-    log.warning("skipped a broken plugin", extra={"plugin": name, "error": why(error)}, exc_info=error)
+    extra = {"plugin": name, "error": why(error)}
+    log.warning("skipped the broken plugin %s: %s", name, why(error), extra=extra, exc_info=error)
 
 
 def _register(manager: pluggy.PluginManager, point: EntryPoint, name: str) -> tuple[str, ...]:

@@ -105,7 +105,7 @@ def _readable() -> Iterable[Iterable[EntryPoint]]:
 def _skip(distribution: str, error: str) -> None:
     """Say it once."""
     extra = {"plugin": distribution, "error": error}
-    log.warning("skipped a distribution whose entry points cannot be read", extra=extra)
+    log.warning("skipped the distribution %s, whose entry points cannot be read: %s", distribution, error, extra=extra)
 
 
 def as_plugin(found: EntryPoint) -> Plugin:

@@ -262,9 +262,9 @@ class Portal:
             self._thread.join(_WIND_DOWN)
             raise
         if self._thread.is_alive():
-            log.warning("something blocks the event loop; its thread is left behind", extra={"registry": self._name})
+            log.warning("%s: something blocks the event loop; its thread is left behind", self._name)
         elif not self._workers.join(_WORKERS):
-            log.warning("a blocking check or call goes on in its thread", extra={"registry": self._name})
+            log.warning("%s: a blocking check or call goes on in its thread", self._name)
 
     def _at_exit(self) -> None:
         try:
@@ -285,7 +285,7 @@ class Portal:
         try:
             self._loop.run_until_complete(self._serve())
         except (KeyboardInterrupt, SystemExit) as error:
-            log.error("a task ended the event loop", extra={"registry": self._name, "error": repr(error)})
+            log.error("%s: a task ended the event loop: %r", self._name, error)
         finally:
             self._closed = True
             try:
@@ -302,7 +302,7 @@ class Portal:
                 async with asyncio.timeout(_LAST):
                     await last()
             except Exception as error:
-                log.warning("could not close in order", extra={"registry": self._name, "error": str(error)})
+                log.warning("%s: could not close in order: %s", self._name, error)
 
     async def _wind_down(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}

@@ -77,6 +77,14 @@ def test_everything_in_one_process(registry: str) -> None:
         assert ended(running) == "spoon: ordered, 5 left"
 
 
+def test_as_the_readme_says() -> None:
+    command = [sys.executable, str(EXAMPLE / "shop.py")]
+    done = subprocess.run([*command, "all"], capture_output=True, text=True, env=clean_env(), timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "spoon: ordered, 5 left\n", "")
+    done = subprocess.run(command, capture_output=True, text=True, env=clean_env(), timeout=30)
+    assert done.returncode == 1 and done.stderr == "no role '': expected all, client, orders or stock\n"
+
+
 @pytest.mark.parametrize("registry", ["mdns", "etcd"], indirect=True)
 def test_a_fleet_of_processes(registry: str) -> None:
     """A client finds the others, one of two is told to stop, and then a second client finds the one that stays."""

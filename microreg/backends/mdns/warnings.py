@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from microreg.arguments import shown
+
 __all__ = ["Warnings"]
 
 log = logging.getLogger("microreg.mdns")
@@ -24,4 +26,5 @@ class Warnings:
         now = self._loop.time()
         if now - self._said.get(kind, -_PAUSE) >= _PAUSE:
             self._said[kind] = now
-            log.warning(message, extra=extra)
+            facts = ", ".join(f"{name} {shown(fact)}" for name, fact in extra.items())
+            log.warning(f"{message} ({facts})" if facts else message, extra=extra)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVar, Unpack, overload
 from microreg import Registry, RegistryError
 from microreg.integrations.asgi.announcer import Announcer, Options
 from microreg.integrations.asgi.protocol import ASGIApp, Message, Receive, Scope, Send
+from microreg.process import running_loop
 
 if TYPE_CHECKING:
     from microreg import Announcement
@@ -50,7 +51,9 @@ class Announced:
     def __init__(
         self, app: ASGIApp, service: str, *, registry: Registry | str | None = None, **options: Unpack[Options]
     ) -> None:
-        _known(options)
+        self._problem = _unknown(options)
+        if self._problem is not None and running_loop() is None:
+            raise self._problem  # where a server runs already, it would take it for an application without lifespan
         self.app = app
         self._service = service
         self._registry = registry
@@ -87,6 +90,8 @@ class Announced:
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         announcer = Announcer(self._service, self._registry, self._options)
         try:
+            if self._problem is not None:
+                raise self._problem
             await announcer.check()
         except Exception as error:  # raised, it would mean that the application knows no lifespan
             why = str(error) if isinstance(error, RegistryError) else f"{type(error).__name__}: {error}"
@@ -151,7 +156,9 @@ def lifespan(
 
     It does what :class:`Announced` does, except that it does not know a test client from a server.
     """
-    _known(options)
+    problem = _unknown(options)
+    if problem is not None:
+        raise problem
 
     @asynccontextmanager
     async def combined(app: A) -> AsyncGenerator[S | None]:
@@ -168,11 +175,12 @@ def lifespan(
     return combined
 
 
-def _known(options: Options) -> None:
+def _unknown(options: Options) -> TypeError | None:
     unknown = options.keys() - Options.__annotations__.keys()
     if unknown:
         known = ", ".join(["registry", *Options.__annotations__])
-        raise TypeError(f"unexpected option {min(unknown)!r}; known are {known}")
+        return TypeError(f"unexpected option {min(unknown)!r}; known are {known}")
+    return None
 
 
 def _from_server(scope: Scope) -> bool:

@@ -201,7 +201,8 @@ class Announcer:
         elif not _loopback(registry.advertised_host()):
             raise ConfigError(
                 f"the server listens on {found[0].host} only, where other machines cannot reach it: start it with "
-                "--host 0.0.0.0 or as your server spells that, or say address='127.0.0.1' if none shall"
+                "--host 0.0.0.0 or as your server spells that, or, if none shall, "
+                "say address='127.0.0.1' or set MICROREG_ADVERTISE=127.0.0.1"
             )
         return options
 

@@ -94,7 +94,9 @@ class Guard:
         if self.since is None:
             self.since = now
             log.warning(
-                "the store has lost most nodes of a service at once; they stay until it has said so for a while",
+                "the store has lost most nodes of %s at once; they stay until it has said so for %g s",
+                self._name,
+                self._grace,
                 extra={"service": self._name, "nodes": len(self._kept), "grace": self._grace},
             )
         if self.task is None or self.task.done():
