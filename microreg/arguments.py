@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from microreg.errors import ConfigError
 
-__all__ = ["check_timeout", "shown"]
+__all__ = ["check_timeout", "raised", "shown"]
 
 
 def shown(value: object) -> str:
@@ -18,6 +18,15 @@ def shown(value: object) -> str:
         text = "something without a repr"
     text = text if len(text) <= 400 else f"{text[:80]}…"
     return text if isinstance(value, str | int | float) else f"{text} ({type(value).__name__})"
+
+
+def raised(error: Exception) -> str:
+    """What a function that was passed has raised, as a message quotes it: without trusting its ``str``."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "something without a text"
+    return f"raised {type(error).__name__}: {text if len(text) <= 400 else f'{text[:400]}…'}"
 
 
 def check_timeout(timeout: float) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -21,7 +23,7 @@ from microreg.errors import (
     Unsupported,
     WrongLoop,
 )
-from microreg.events import Change, Reason, Snapshot
+from microreg.events import Change, Event, Reason, Snapshot
 from microreg.layers.cache import CacheLayer, Freshness
 from microreg.model import Service
 from microreg.options import Options
@@ -422,6 +424,27 @@ def test_refused_credentials_during_an_outage_take_nothing_away() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("max_stale", ["0s", "1s", "1h"])
+def test_a_store_that_comes_and_goes_is_not_stormed(max_stale: str) -> None:
+    class Flapping(Store):
+        def watch(self, name: str | None = None) -> Watch:
+            async def source() -> AsyncGenerator[Event, None]:
+                self.opened += 1
+                yield self.store.catalog.snapshot(name)
+                raise RegistryUnavailable("gone again")
+
+            return Watch(source, rng=random.Random(1))
+
+    async def main() -> None:
+        async with opened(Flapping(), max_stale=max_stale) as (cache, store):
+            await cache.register(one(), ttl=86_400)
+            assert await cache.get_service("greeter") == (one(),)
+            await asyncio.sleep(600)
+            assert store.opened < 400, "every five seconds and a half on average, and each fails at once"
+
+    run(main())
+
+
 # -- bounds --------------------------------------------------------------------------------------------
 
 
@@ -468,6 +491,35 @@ def test_no_more_names_are_watched_than_allowed() -> None:
             assert cache.freshness("nobody-100").kind == "live"
             assert sum("microreg cache" in task.get_name() for task in asyncio.all_tasks()) == 10
             assert at_once(cache.get_service("kept")) == (one(name="kept"),)
+
+    run(main())
+
+
+def test_what_is_known_is_not_forgotten_while_the_store_is_away() -> None:
+    async def main() -> None:
+        async with opened(idle="1m", names="10") as (cache, store):
+            for number in range(10):
+                await cache.register(one(name=f"name-{number}"), ttl=86_400)
+                await hot(cache, f"name-{number}")
+            store.store.down = True
+            await asyncio.sleep(3500)
+            with pytest.raises(RegistryUnavailable):
+                await cache.get_service("unknown")
+            for number in range(10):
+                assert at_once(cache.get_service(f"name-{number}"))
+            await asyncio.sleep(300)
+            assert asyncio.all_tasks() == {asyncio.current_task()}, "what is too old is forgotten as ever"
+
+    run(main())
+
+
+def test_names_that_are_followed_make_room_too() -> None:
+    async def main() -> None:
+        async with opened(names="10") as (cache, _):
+            for number in range(50):
+                cache.follow(f"name-{number}").used = False
+            await asyncio.sleep(1)
+            assert sum("microreg cache" in task.get_name() for task in asyncio.all_tasks()) == 10
 
     run(main())
 

@@ -186,6 +186,19 @@ def test_what_is_too_old_is_not_used_and_what_becomes_too_old_is_given_up(path: 
 # -- written ---------------------------------------------------------------------------------------------
 
 
+def test_a_relative_path_means_where_the_program_was_started(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+
+    async def main() -> None:
+        async with opened(disk="snapshot") as (cache, _):
+            await cache.register(one(), ttl=86_400)
+            await hot(cache)
+            monkeypatch.chdir("/")
+
+    run(main())
+    assert kept(path) == {"greeter": 1}
+
+
 def test_only_names_that_were_asked_for_are_written_and_only_for_the_owner(path: Path) -> None:
     async def main() -> None:
         async with opened(disk=str(path)) as (cache, _):
@@ -321,7 +334,10 @@ def spoiled(good: bytes) -> dict[str, bytes]:
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    """What was warned of; after the colon, it says where and why."""
+    found = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert all(": " in message for message in found)
+    return [message.partition(":")[0] for message in found]
 
 
 @pytest.mark.parametrize("kind", list(spoiled(b"\n")))
@@ -377,7 +393,7 @@ def test_a_record_that_does_not_decode_harms_no_other(path: Path, caplog: pytest
     async def main() -> None:
         async with opened(down(), disk=str(path)) as (cache, _):
             assert await cache.get_service("greeter") == (one(81),)
-        assert warnings(caplog) == ["skipped a record that does not decode"]
+        assert warnings(caplog) == ["skipped the record at 'greeter'"]
 
     run(main())
 

@@ -723,6 +723,27 @@ def test_names_that_cannot_be(name: object) -> None:
     run(main())
 
 
+def test_names_that_nobody_registers_are_not_followed_for_ever() -> None:
+    async def main() -> None:
+        async with selecting() as (selector, registry):
+            await registry.register(service(nodes(1)), ttl=86_400)
+            await selector.select("greeter")
+            waiting = asyncio.create_task(selector.select("wanted", timeout=3600))
+            await asyncio.sleep(0.1)
+            for number in range(1500):
+                with pytest.raises(NoNodeAvailable):
+                    selector.pick(f"made-up-{number}")
+            assert len(selector._pools) == 1001
+            await asyncio.sleep(10)
+            assert sum("microreg cache" in task.get_name() for task in asyncio.all_tasks()) == 1001
+            await registry.register(service(nodes(1), "wanted"))
+            assert await waiting == nodes(1)[0]
+            await registry.register(service(nodes(1), "made-up-0"))
+            assert await selector.select("made-up-0") == selector.pick("greeter") == nodes(1)[0]
+
+    run(main())
+
+
 def test_static_nodes_are_selected_too() -> None:
     async def main() -> None:
         async with selecting(url="static://greeter=10.0.0.1:80,10.0.0.2:80") as (selector, _):

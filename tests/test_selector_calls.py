@@ -13,10 +13,11 @@ import pytest
 import microreg
 import support
 from microreg.backends.memory import MemoryRegistry
-from microreg.errors import ConfigError, NoNodeAvailable, RegistryClosed
+from microreg.errors import ConfigError, InvalidService, NoNodeAvailable, RegistryClosed
 from microreg.model import Node, Service, Status
 from microreg.registry import Registry
-from microreg.selector import Explanation, RetryBudget, Selector, Standing
+from microreg.selector import Explanation, Member, RetryBudget, Selector, Standing
+from microreg.selector.pool import Pool
 from selecting import greeters, run, selecting
 from support import wait_until
 
@@ -212,9 +213,48 @@ def test_reports_by_hand() -> None:
             selector.report(node)
             assert standing(selector).failures == 0
             selector.report(Node("10.9.9.9:9"), latency=1)
-            for latency in (-1, float("nan"), float("inf"), "1", None.__class__, True):
+            for latency in (-1, float("nan"), float("inf"), 10**400, "1", None.__class__, True):
                 with pytest.raises(ConfigError, match="latency .*: expected a number of seconds"):
                     selector.report(node, latency=cast(float, latency))
+
+    run(main())
+
+
+def test_latencies_beyond_all_measure_stay_numbers() -> None:
+    async def main() -> None:
+        async with selecting("p2c") as (selector, registry):
+            nodes = greeters(2)
+            await put(registry, *nodes)
+            await selector.select("greeter")
+            for node in nodes * 3:
+                selector.report(node, latency=1e308)
+                selector.report(node, error=OSError())
+            for _ in range(200):
+                await asyncio.sleep(1)
+                for node in nodes:
+                    selector.report(node, latency=0.1)
+            assert [each.latency for each in selector.explain("greeter").nodes] == pytest.approx([0.1, 0.1])
+
+    run(main())
+
+
+def test_what_is_no_node_and_no_name() -> None:
+    async def main() -> None:
+        async with selecting() as (selector, registry):
+            await put(registry, *greeters(2))
+            node = await selector.select("greeter")
+            for bad in (None, "n00000", 5):
+                for use in (selector.report, partial(selector.track, "greeter"), selector.retries("greeter", 3)):
+                    with pytest.raises(ConfigError, match="expected a Node, as pick"):
+                        cast(Callable[[object], object], use)(bad)
+            unnameable: tuple[object, ...] = (None, [], {}, "")
+            for name in unnameable:
+                with pytest.raises(InvalidService):
+                    selector.retries(cast(str, name), 3)
+                with pytest.raises(InvalidService):
+                    selector.track(cast(str, name), node)
+                with pytest.raises(InvalidService):
+                    await selector.call(cast(str, name), refuse)
 
     run(main())
 
@@ -281,6 +321,39 @@ def test_threads_report_and_track_by_way_of_the_loop() -> None:
             assert not selector._reports._waiting
 
     support.run(main())
+
+
+def test_threads_that_report_without_end_leave_the_loop_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = 0
+
+    async def main() -> None:
+        async with selecting() as (selector, registry):
+            await put(registry, *greeters(1))
+            node = await selector.select("greeter")
+            waiting = selector._reports._waiting
+
+            def learn(pool: Pool, *report: object) -> None:
+                nonlocal heard
+                heard += 1
+                if heard < 20_000:  # the thread has reported again meanwhile
+                    waiting.append(cast("tuple[Pool, Member, None, bool, float]", (pool, *report)))
+
+            monkeypatch.setattr(Pool, "learn", learn)
+
+            def report() -> None:
+                for _ in range(700):
+                    selector.report(node)
+
+            reporting = threading.Thread(target=report)
+            reporting.start()
+            reporting.join()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert heard <= 1000 and waiting
+            await asyncio.sleep(3600)
+            assert heard >= 20_000 and not waiting and not selector._reports._woken
+
+    run(main())
 
 
 # -- retries -----------------------------------------------------------------------------------------

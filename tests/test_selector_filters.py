@@ -146,12 +146,24 @@ def test_a_factory_of_others_that_makes_no_filter(
         filters.parse("mine:x")
 
 
+@pytest.mark.parametrize("factory", [filters.version, filters.metadata, filters.endpoint, filters.status, filters.zone])
+@pytest.mark.parametrize("given", [5, None, b"x"])
+def test_what_a_factory_is_given_is_text(factory: Callable[[object], Filter], given: object) -> None:
+    with pytest.raises(ConfigError, match="expected text"):
+        factory(given)
+
+
 def test_an_asynchronous_filter_is_refused() -> None:
     async def always(node: Node, service: Service) -> bool:
         return True
 
-    with pytest.raises(ConfigError, match="expected text such as 'zone:a', or a plain function"):
-        Selector(microreg.connect("memory://"), filters=cast(Filter, always))
+    class Always:
+        async def __call__(self, node: Node, service: Service) -> bool:
+            return True
+
+    for each in (always, Always()):
+        with pytest.raises(ConfigError, match="expected text such as 'zone:a', or a plain function"):
+            Selector(microreg.connect("memory://"), filters=cast(Filter, each))
 
 
 def test_packaging_is_loaded_when_a_specifier_is_read() -> None:
@@ -222,6 +234,34 @@ def test_a_filter_that_raises_leaves_its_nodes_out_and_says_so() -> None:
             await put(registry, node("c", rank="1"))
             assert seen(selector) == "c"
             assert "picky raised KeyError: 'rank'" in str(selector.explain("greeter"))
+
+    run(main())
+
+
+def test_a_filter_that_cannot_even_be_shown_does_not_end_the_watch() -> None:
+    class Unspeakable(Exception):
+        def __str__(self) -> str:
+            raise TypeError
+
+    class Hidden:
+        def __call__(self, node: Node, service: Service) -> bool:
+            if node.id == "a":
+                raise Unspeakable
+            return node.id != "b"
+
+        def __repr__(self) -> str:
+            raise TypeError
+
+    async def main() -> None:
+        async with selecting(filters=Hidden()) as (selector, registry):
+            await put(registry, node("c"))
+            await selector.select("greeter")
+            for id in "abd":
+                await put(registry, node(id))
+                await asyncio.sleep(0.1)
+            why = [each.why for each in selector.explain("greeter").nodes]
+            assert "raised Unspeakable: something without a text" in why[0] and "left out by" in why[1]
+            assert why[2:] == ["", ""]
 
     run(main())
 

@@ -145,6 +145,11 @@ def test_outliers_as_told() -> None:
         lambda: Outliers(pause=float("nan")),
         lambda: Outliers(pause=5, longest=1),
         lambda: Outliers(share=1.5),
+        lambda: Outliers(failures=cast(int, float("nan"))),
+        lambda: Outliers(failures=cast(int, "5")),
+        lambda: Outliers(pause=cast(float, None)),
+        lambda: RetryBudget(share=cast(float, "1")),
+        lambda: RetryBudget(least=1e308),
         lambda: RetryBudget(share=-1),
         lambda: RetryBudget(least=float("inf")),
         lambda: Selector(microreg.connect("memory://"), outliers=cast(Outliers, 5)),
@@ -331,6 +336,33 @@ def test_a_large_pool_that_changes_all_the_time_is_built_ten_times_a_second() ->
     run(main())
 
 
+def test_a_large_pool_of_which_every_node_fails_is_not_built_for_each() -> None:
+    async def main() -> None:
+        built = 0
+
+        async with selecting() as (selector, registry):
+            await put(registry, *greeters(5000))
+            await selector.select("greeter")
+            pool = selector._pools["greeter"]
+            publish = pool._publish
+
+            def counted(pool: Pool) -> None:
+                nonlocal built
+                built += 1
+                publish(pool)
+
+            pool._publish = counted
+            await asyncio.sleep(10)
+            for node in greeters(5000):
+                for _ in range(5):
+                    selector.report(node, error=OSError())
+            await asyncio.sleep(1)
+            assert built <= 3
+            assert len(pool.roster.members) == 2500, "half of them, as in a small pool"
+
+    run(main())
+
+
 def test_every_log_record_says_which_node(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with selecting() as (selector, registry):
@@ -341,7 +373,7 @@ def test_every_log_record_says_which_node(caplog: pytest.LogCaptureFixture) -> N
     with caplog.at_level(logging.INFO, "microreg.selector"):
         run(main())
     (record,) = caplog.records
-    assert (record.message, vars(record)["node"]) == ("ejected a node that fails", "n00000")
+    assert (record.message, vars(record)["node"]) == ("ejected node n00000 of greeter, which fails", "n00000")
 
 
 def test_why_there_is_no_node_of_several_kinds() -> None:

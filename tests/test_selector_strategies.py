@@ -116,7 +116,7 @@ def test_bad_weights_count_as_1_with_one_warning(caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.WARNING, "microreg.selector"):
         run(main())
     assert [record.message for record in caplog.records] == [
-        "the weight of a node is no number from 0 on; it counts as 1"
+        "n0 of greeter: weight 'much' is no number from 0 on; it counts as 1"
     ]
 
 
@@ -248,6 +248,20 @@ def test_with_few_calls_most_are_no_probes() -> None:
         probes += bool(of[0].peers.probes)
         by_id[pick().id].learn(0.1, False, turn * 1.0)
     assert 100 <= probes <= 200
+
+
+def test_a_node_that_wants_no_calls_gets_no_probe() -> None:
+    of = members(greeters(3))
+    for member in of:
+        member.learn(0.1, False, 0.0)
+    of[1].update(of[1].service, of[1].node.replace(metadata={"weight": "0"}))
+    pick = strategies.p2c(of, random.Random(1))
+    by_id = {member.id: member for member in of}
+    picked = set[str]()
+    for turn in range(1, 1001):
+        picked.add(id := pick().id)
+        by_id[id].learn(0.1, False, turn * 1.0)
+    assert picked == {of[0].id, of[2].id}
 
 
 def test_threads_that_take_the_same_probe() -> None:
@@ -413,6 +427,67 @@ def test_what_goes_wrong_in_a_strategy_of_others_is_said(made: object, message: 
                     await selector.select("greeter", timeout=0.1)
 
     run(main())
+
+
+def test_a_strategy_that_fails_at_every_change_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Unspeakable(Exception):
+        def __str__(self) -> str:
+            raise TypeError
+
+    def broken(members: tuple[Member, ...], rng: random.Random) -> strategies.Pick:
+        raise Unspeakable
+
+    async def main() -> None:
+        async with selecting(broken) as (selector, registry):
+            for count in range(1, 20):
+                await registry.register(Service("greeter", nodes=greeters(count)))
+                with pytest.raises(NoNodeAvailable, match="raised Unspeakable: something without a text"):
+                    await selector.select("greeter", timeout=0.1)
+
+    run(main())
+    assert caplog.text.count("a strategy failed") == 1
+
+
+def test_a_pick_that_fails_in_a_retry_hides_no_error() -> None:
+    def once(members: tuple[Member, ...], rng: random.Random) -> strategies.Pick:
+        return iter([members[0].node]).__next__
+
+    async def main() -> None:
+        async with selecting(once) as (selector, registry):
+            await registry.register(Service("greeter", nodes=greeters(3)))
+            tried = list[str]()
+
+            async def fail(node: Node) -> None:
+                tried.append(node.id)
+                raise ConnectionRefusedError
+
+            with pytest.raises(ConnectionRefusedError):
+                await selector.call("greeter", fail)
+            assert sorted(tried) == ["n00000", "n00001", "n00002"]
+
+    run(main())
+
+
+def test_who_sees_a_pick_finds_the_keyed_one_too() -> None:
+    seen = list[str]()
+
+    async def main() -> None:
+        async with selecting("rendezvous") as (selector, registry):
+
+            @Keyed
+            def looking(members: tuple[Member, ...], rng: random.Random) -> strategies.KeyedPick:
+                seen.extend(selector.picks)  # as another thread would at this moment
+                return lambda key: members[0].node
+
+            async with Selector(registry, looking) as selector:
+                await registry.register(Service("greeter", nodes=greeters(3)))
+                assert await selector.select("greeter", key="a") in greeters(3)
+                selector._chooser._keyed.clear()  # in which the last node has just gone
+                with pytest.raises(NoNodeAvailable, match="can be selected any more"):
+                    selector.pick("greeter", key="a")
+
+    run(main())
+    assert seen == []
 
 
 def test_a_keyed_strategy_of_others() -> None:

@@ -30,8 +30,9 @@ from microreg.selector.outliers import Outliers
 from microreg.selector.pool import Index, Pool
 from microreg.selector.reports import Reports, Tracked
 from microreg.selector.retries import Retries
-from microreg.selector.settings import Errors, Settings, check_errors, check_latency
+from microreg.selector.settings import Errors, Settings, check_errors, check_latency, check_node
 from microreg.selector.strategies import Key, Keyed, KeyedPick, Pick, Strategy
+from microreg.selector.vacant import Vacant
 
 __all__ = [
     "BUDGET",
@@ -107,6 +108,7 @@ class Selector:
         self._over = ""  # why no call is possible any more
         self._pools: dict[str, Pool] = {}
         self._index: Index = {}
+        self._vacant = Vacant(self._pools)
 
     async def __aenter__(self) -> Self:
         if self._cache is not None or self._over:
@@ -177,7 +179,7 @@ class Selector:
 
         Errors of ``failures`` count against the node, beside those that the Selector was given.
         """
-        pool = self._pools.get(name)
+        pool, node = self._known(name), check_node(node)
         member = pool.membership.members.get(node.id) if pool is not None else None
         errors = self._failures + check_errors(failures, "failures")
         return Tracked(node, member, pool, self._opened(), errors)
@@ -193,7 +195,7 @@ class Selector:
         reports = self._opened()
         if isinstance(error, asyncio.CancelledError):
             return
-        for pool in tuple(self._index.get(node.id, ())):
+        for pool in tuple(self._index.get(check_node(node).id, ())):
             member = pool.membership.members.get(node.id)
             if member is not None and member.node.address == node.address:
                 reports.put(pool, member, latency, error is not None)
@@ -240,7 +242,7 @@ class Selector:
         if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
             raise ConfigError(f"attempts={shown(attempts)}: expected at least 1, a whole number")
         self._opened()
-        return Retries(lambda: self._pools.get(name), self._chooser, self._rules, attempts, key)
+        return Retries(lambda: self._known(name), self._chooser, self._rules, attempts, key)
 
     def explain(self, name: str) -> Explanation:
         """Every known node of a name, and why it is selected or not, with numbers; ``print`` it.
@@ -257,6 +259,7 @@ class Selector:
         self._pools.clear()
         self._picks.clear()
         self._index.clear()
+        self._vacant.clear()
         if self._loop is not None:
             self._reports.stop()
 
@@ -287,19 +290,26 @@ class Selector:
         return pick
 
     def _pool(self, name: str) -> Pool:
-        pool = self._pools.get(name) if isinstance(name, str) else None
+        pool = self._known(name)
         if pool is None:
             self._opened()
-            check_name(name)
             self._check_loop(name)
             assert self._cache is not None
             pool = Pool(name, self._cache, self._rules, self._index, self._publish)
             pool.start()
             self._pools[name] = pool
+            self._vacant.make_room()
         return pool
+
+    def _known(self, name: str) -> Pool | None:
+        """The pool of a name that is followed. Raises InvalidService for what cannot be a name."""
+        if not isinstance(name, str) or name not in self._pools:
+            check_name(name)
+        return self._pools.get(name)
 
     def _publish(self, pool: Pool) -> None:
         self._chooser.publish(pool, self._rules)
+        self._vacant.note(pool)
 
     def _check_loop(self, name: str) -> None:
         if process.running_loop() is not self._loop:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from microreg.errors import ConfigError
+
 __all__ = ["Budget", "RetryBudget"]
+
+_MOST = 1_000_000
+"""What a share or a number of retries may be at most; more than that is no budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,10 +25,12 @@ class RetryBudget:
     least: float = 3.0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.share < math.inf and 0 <= self.least < math.inf):
-            from microreg.errors import ConfigError
-
-            raise ConfigError(f"{self}: expected numbers from 0 on")
+        try:
+            sound = 0 <= self.share <= _MOST and 0 <= self.least <= _MOST
+        except TypeError:  # no numbers
+            sound = False
+        if not sound:
+            raise ConfigError(f"{self}: expected numbers from 0 to {_MOST:,}")
 
 
 _WINDOW = 10.0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import random
-from inspect import iscoroutinefunction
 from typing import cast
 
-from microreg.arguments import shown
+from microreg.arguments import raised, shown
 from microreg.errors import ConfigError, NoNodeAvailable
 from microreg.model import Node
+from microreg.selector.filters import is_plain
 from microreg.selector.members import Member
 from microreg.selector.membership import Rules
 from microreg.selector.pool import Pool
@@ -25,7 +25,8 @@ class Chooser:
 
     def __init__(self, strategy: str | Strategy) -> None:
         self.strategy = _strategy(strategy)
-        self.name = strategy if isinstance(strategy, str) else getattr(strategy, "__qualname__", repr(strategy))
+        named = strategy if isinstance(strategy, str) else getattr(strategy, "__qualname__", None)
+        self.name: str = named or shown(strategy)
         self.picks: dict[str, Pick] = {}
         """The ``Pick`` of every name that has a node now."""
         self.trusted = any(self.strategy is own for own in BUILT_IN)
@@ -33,17 +34,19 @@ class Chooser:
 
     def publish(self, pool: Pool, rules: Rules) -> None:
         """Build for a pool as it is now. A strategy that raises is the pool's problem."""
-        pool.problem = ""
+        before, pool.problem = pool.problem, ""
         members = pool.roster.members
         if members:
             try:
-                self.picks[pool.name] = self._pick(pool, rules)
-                if isinstance(self.strategy, Keyed):
+                pick = self._pick(pool, rules)
+                if isinstance(self.strategy, Keyed):  # first: who finds a pick in another thread may have a key
                     self._keyed[pool.name] = self.strategy.build(members, rules.rng)
+                self.picks[pool.name] = pick
                 return
             except Exception as error:
-                pool.problem = f"the strategy raised {type(error).__name__}: {error}"
-                log.exception("a strategy failed", extra={"service": pool.name})
+                pool.problem = f"the strategy {raised(error)}"
+                if pool.problem != before:
+                    log.exception("a strategy failed for %s", pool.name, extra={"service": pool.name})
         self.picks.pop(pool.name, None)
         self._keyed.pop(pool.name, None)
 
@@ -60,8 +63,11 @@ class Chooser:
             raise ConfigError(f"the strategy {self.name} takes no key: use one that does, such as 'rendezvous'")
         if not isinstance(key, str | bytes | int):
             raise ConfigError(f"key {shown(key)}: expected str, bytes or int, which are the same in every process")
+        pick = self._keyed.get(name)
+        if pick is None:
+            raise NoNodeAvailable(f"no node of {name!r} can be selected any more")
         try:
-            node = self._keyed[name](key)
+            node = pick(key)
         except Exception as error:
             raise _broken(name, error) from error
         return node if isinstance(node, Node) else _strange(name, node)
@@ -94,7 +100,7 @@ def _guarded(pick: Pick, name: str) -> Pick:
 
 
 def _broken(name: str, error: Exception) -> NoNodeAvailable:
-    return NoNodeAvailable(f"no node of {name!r}: the strategy raised {type(error).__name__}: {error}")
+    return NoNodeAvailable(f"no node of {name!r}: the strategy {raised(error)}")
 
 
 def _strange(name: str, picked: object) -> Node:
@@ -107,6 +113,6 @@ def _strategy(strategy: str | Strategy) -> Strategy:
         from microreg.plugins import load
 
         found = load("microreg.strategies", strategy)
-    if not callable(found) or iscoroutinefunction(found):
+    if not is_plain(found):
         raise ConfigError(f"strategy {shown(found)}: expected a name or a function (members, rng) -> pick")
     return cast(Strategy, found)

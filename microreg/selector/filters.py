@@ -12,11 +12,11 @@ from functools import lru_cache
 from inspect import iscoroutinefunction
 from typing import cast
 
-from microreg.arguments import shown
+from microreg.arguments import raised, shown
 from microreg.errors import ConfigError
 from microreg.model import Node, Service, Status
 
-__all__ = ["Filter", "endpoint", "filtered", "local", "metadata", "parse", "status", "version", "zone"]
+__all__ = ["Filter", "endpoint", "filtered", "is_plain", "local", "metadata", "parse", "status", "version", "zone"]
 
 Filter = Callable[[Node, Service], bool]
 """Whether a node may be selected; called once per change of the node, on the event loop, and never by ``pick``."""
@@ -41,6 +41,7 @@ def version(wanted: str) -> Filter:
 
     A version that is no PEP 440 version fits no specifier; a pre-release fits only one that names a pre-release.
     """
+    _check("version", wanted)
     if not wanted.lstrip().startswith(("<", ">", "=", "!", "~")):
         return _Named(f"version:{wanted}", lambda node, service: service.version == wanted)
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -68,6 +69,7 @@ def metadata(*pairs: str, **wanted: str) -> Filter:
 
     ``metadata(tier="gold")``, ``metadata("tier=gold")``, or several in one text, separated by commas.
     """
+    _check("metadata", *pairs, *wanted.values())
     for pair in (each for text in pairs for each in text.split(",")):
         key, equals, value = pair.partition("=")
         if not (equals and key.strip()):
@@ -87,6 +89,7 @@ def metadata(*pairs: str, **wanted: str) -> Filter:
 
 def endpoint(name: str) -> Filter:
     """Services that offer an endpoint of this name."""
+    _check("endpoint", name)
     _needed("endpoint", name)
     return _Named(f"endpoint:{name}", lambda node, service: any(each.name == name for each in service.endpoints))
 
@@ -96,6 +99,7 @@ def status(*wanted: str | Status) -> Filter:
 
     No filter makes a node selectable that is neither passing nor warning.
     """
+    _check("status", *wanted)
     texts = [text.strip() for each in wanted for text in each.split(",")]
     known = [each.value for each in Status if each.selectable]
     for text in texts:
@@ -107,6 +111,7 @@ def status(*wanted: str | Status) -> Filter:
 
 def zone(*wanted: str) -> Filter:
     """Nodes of these zones only (metadata ``zone``); to prefer a zone and spill over, give ``Selector(zone=…)``."""
+    _check("zone", *wanted)
     zones = [text.strip() for each in wanted for text in each.split(",")]
     _needed("zone", *zones)
     return _Named(f"zone:{','.join(zones)}", lambda node, service: node.metadata.get("zone", "") in zones)
@@ -125,6 +130,12 @@ def local() -> Filter:
     return _Named("local", fits)
 
 
+def _check(name: str, *given: object) -> None:
+    for each in given:
+        if not isinstance(each, str):
+            raise ConfigError(f"filter {name!r}: {shown(each)}: expected text")
+
+
 def _needed(name: str, *texts: str) -> None:
     if not texts or not all(texts):
         raise ConfigError(f"filter {name!r}: expected {name}:VALUE")
@@ -139,9 +150,14 @@ def parse(filters: str | Filter | Iterable[str | Filter]) -> tuple[Filter, ...]:
     return tuple(_parsed(each) for each in filters)
 
 
+def is_plain(given: object) -> bool:
+    """Whether it can be called and is no coroutine function."""
+    return callable(given) and not (iscoroutinefunction(given) or iscoroutinefunction(type(given).__call__))
+
+
 def _parsed(spec: str | Filter) -> Filter:
     if not isinstance(spec, str):
-        if not callable(spec) or iscoroutinefunction(spec):
+        if not is_plain(spec):
             raise ConfigError(
                 f"filter {shown(spec)}: expected text such as 'zone:a', or a plain function (node, service) -> bool"
             )
@@ -156,7 +172,7 @@ def _parsed(spec: str | Filter) -> Filter:
         raise
     except Exception as error:
         raise ConfigError(f"filter {shown(spec)}: {type(error).__name__}: {error}") from error
-    if not callable(made) or iscoroutinefunction(made):
+    if not is_plain(made):
         raise ConfigError(f"filter {shown(spec)} made {shown(made)}; expected a plain function (node, service) -> bool")
     return _Named(spec, cast(Filter, made))
 
@@ -168,9 +184,9 @@ def filtered(filters: Iterable[Filter], node: Node, service: Service) -> str:
             if not each(node, service):
                 return f"left out by the filter {_name(each)}"
         except Exception as error:
-            return f"the filter {_name(each)} raised {type(error).__name__}: {error}"
+            return f"the filter {_name(each)} {raised(error)}"
     return ""
 
 
 def _name(given: Filter) -> str:
-    return str(given) if isinstance(given, _Named) else getattr(given, "__qualname__", repr(given))
+    return str(given) if isinstance(given, _Named) else getattr(given, "__qualname__", None) or shown(given)

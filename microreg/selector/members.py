@@ -23,6 +23,9 @@ _LEAST_SHARE = 0.1
 _QUICKEST = 1e-6
 """No call takes less than a microsecond: a latency of nothing would make a node infinitely good."""
 
+_SLOWEST = 86_400.0
+"""No call counts as more than a day: sums and products of latencies stay numbers."""
+
 _PENALTY = 10.0
 """A failed call counts as one that took so many times the mean: failing fast must not attract calls."""
 
@@ -70,7 +73,8 @@ class Peers:
         if self._since < _BETWEEN_PROBES or now - first.asked < _SILENCE:
             return
         self._touch(first, now)
-        if not self.probes and first.eligible and first.ejected_until <= now and self.zone in ("", first.zone):
+        possible = first.eligible and first.weight and first.ejected_until <= now
+        if not self.probes and possible and self.zone in ("", first.zone):
             self._since = 0
             self.probes.append(first)
 
@@ -180,7 +184,7 @@ class Member:
         elif failed is not None:
             self.failures = 0
         if latency is not None:
-            self._fold(max(latency, _QUICKEST), bool(failed), now)
+            self._fold(min(max(latency, _QUICKEST), _SLOWEST), bool(failed), now)
         self.peers.heard(self, now)
 
     def _fold(self, latency: float, failed: bool, now: float) -> None:

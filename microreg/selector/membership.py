@@ -60,6 +60,7 @@ class Membership:
         self._absent: OrderedDict[str, tuple[Member, float]] = OrderedDict()
         self._begun: float | None = None
         self._eligible = 0
+        self._left_alone = 0  # of them, how many are ejected
         self._warned = False
 
     def put(self, service: Service, node: Node) -> bool:
@@ -99,13 +100,13 @@ class Membership:
         outliers = self._rules.outliers
         if not failed or outliers is None or member.failures < outliers.failures or member.ejected_until > now:
             return False
-        ejected = sum(each.eligible for each in self._ejected.values())
-        if ejected >= outliers.most(self._eligible):
+        if self._left_alone >= outliers.most(self._eligible):
             return False
         outliers.eject(member, now)
         self._ejected[member.id] = member
+        self._left_alone += 1
         extra = {"service": self.name, "node": member.id, "failures": member.failures, "until": member.ejected_until}
-        log.info("ejected a node that fails", extra=extra)
+        log.info("ejected node %s of %s, which fails", member.id, self.name, extra=extra)
         return True
 
     def roster(self, now: float) -> Roster:
@@ -117,6 +118,7 @@ class Membership:
             self._ordered = tuple(sorted(self.members.values(), key=_ID))
         roster = enrol(self._ordered, rules.zone, rules.outliers if self._ejected else None, now)
         self._eligible = len(roster.eligible)
+        self._left_alone = sum(member.eligible for member in self._ejected.values())
         self.peers.zone = "" if roster.spilled else rules.zone
         if self.peers.probes:
             self.peers.probes[:] = [member for member in self.peers.probes if member in roster.members]
@@ -170,4 +172,6 @@ class Membership:
         if weight_of(node) is None:
             self._warned = True
             extra = {"service": self.name, "node": node.id, "weight": node.metadata["weight"][:80]}
-            log.warning("the weight of a node is no number from 0 on; it counts as 1", extra=extra)
+            log.warning(
+                "%(node)s of %(service)s: weight %(weight)r is no number from 0 on; it counts as 1", extra, extra=extra
+            )

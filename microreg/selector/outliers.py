@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 
+from microreg.errors import ConfigError
 from microreg.model import Node
 from microreg.selector.members import Member
 from microreg.selector.strategies import Pick
@@ -29,9 +30,11 @@ class Outliers:
     share: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.failures < 1 or not 0 < self.pause <= self.longest or not 0 <= self.share <= 1:
-            from microreg.errors import ConfigError
-
+        try:
+            sound = self.failures >= 1 and 0 < self.pause <= self.longest and 0 <= self.share <= 1
+        except TypeError:  # no numbers
+            sound = False
+        if not sound:
             raise ConfigError(f"{self}: expected failures >= 1, 0 < pause <= longest in seconds, 0 <= share <= 1")
 
     def most(self, selectable: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable
 
@@ -69,6 +70,16 @@ class Pool:
                 handle.cancel()
         self._wake(RegistryClosed("the Selector was closed"))
 
+    def abandon(self) -> None:
+        """Close, and let the cache forget the name too."""
+        self.close()
+        self._followed.used, self._followed.used_at = False, -math.inf
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for a node."""
+        return bool(self._waiters)
+
     async def wait(self) -> None:
         """Wait until the pool was built again. Raises what ended the watch for good."""
         if self._followed.error is not None:
@@ -81,9 +92,12 @@ class Pool:
             self._waiters.discard(waiter)
 
     def learn(self, member: Member, latency: float | None, failed: bool | None, now: float) -> None:
-        """A call to a member ended, or goes on (None); one that ejects it changes the roster at once."""
+        """A call to a member ended, or goes on (None); where that ejects it, the roster changes as after any change."""
         if self.membership.learn(member, latency, failed, now):
-            self._build()
+            if self._rest() > _AT_ONCE:
+                self._schedule()
+            else:
+                self._build()
 
     @property
     def freshness(self) -> Freshness:
@@ -97,6 +111,8 @@ class Pool:
         if self.problem:
             return self.problem
         members = tuple(self.membership.members.values())
+        if any(member.eligible for member in members):
+            return f"{len(members)} known, some of them since a moment ago; ask again"
         if members:
             return f"{len(members)} known, {_none_of(members)}"
         if not self._followed.live:
@@ -121,10 +137,13 @@ class Pool:
     def _schedule(self) -> None:
         """Build at the end of this burst of changes; in a large pool that was built just now, after a pause."""
         if self._scheduled is None:
-            if self._rested and (rest := self._rested - self._loop.time()) > _AT_ONCE:
+            if (rest := self._rest()) > _AT_ONCE:
                 self._scheduled = self._loop.call_later(rest, self._build)
             else:
                 self._scheduled = self._loop.call_soon(self._build)
+
+    def _rest(self) -> float:
+        return self._rested - self._loop.time() if self._rested else 0.0
 
     def _build(self) -> None:
         if self._scheduled is not None:

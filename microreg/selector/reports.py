@@ -20,6 +20,9 @@ _Report = tuple[Pool, Member, float | None, bool | None, float]
 _GATHERING = 0.01
 """Seconds for which reports of other threads are gathered once the loop was woken for the first."""
 
+_AT_ONCE = 500
+"""Reports of other threads that are heard in one turn of the loop: threads may report faster than it can hear."""
+
 _MOST_WAITING = 10_000
 """Reports that wait while the loop is busy; of more the oldest are dropped."""
 
@@ -55,12 +58,13 @@ class Reports:
 
     def _drain(self) -> None:
         """Hand on what waits; look again in a moment while there is something, instead of being woken for each."""
-        heard = False
-        while self._waiting and not self._over:
+        some = 0 if self._over else min(len(self._waiting), _AT_ONCE)
+        for _ in range(some):
             pool, member, latency, failed, now = self._waiting.popleft()
             pool.learn(member, latency, failed, now)
-            heard = True
-        if heard:
+        if some == _AT_ONCE:
+            self._loop.call_soon(self._drain)
+        elif some:
             self._loop.call_later(_GATHERING, self._drain)
         else:
             self._woken = False

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
+from microreg.errors import NoNodeAvailable
 from microreg.model import Node
 from microreg.selector.choosing import Chooser
 from microreg.selector.membership import Rules
 from microreg.selector.pool import Pool
+from microreg.selector.settings import check_node
 from microreg.selector.strategies import Key
 
 __all__ = ["Retries"]
@@ -30,7 +33,7 @@ class Retries:
             pool.budget.call(rules.clock())
 
     def __call__(self, failed: Node) -> Node | None:
-        self._tried.add(failed.id)
+        self._tried.add(check_node(failed).id)
         pool = self._find()
         if pool is None or len(self._tried) >= self._attempts:
             return None
@@ -43,10 +46,11 @@ class Retries:
         if pick is None:
             return None
         if self._key is None:
-            for _ in range(len(tried) + 1):
-                node = pick()
-                if node.id not in tried:
-                    return node
+            with suppress(NoNodeAvailable):  # of a strategy that others wrote
+                for _ in range(len(tried) + 1):
+                    node = pick()
+                    if node.id not in tried:
+                        return node
         roster = pool.roster
         for members in (roster.members, roster.eligible):
             rest = tuple(member for member in members if member.id not in tried)

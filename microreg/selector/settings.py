@@ -6,16 +6,18 @@ import asyncio
 import math
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from microreg.arguments import shown
 from microreg.errors import ConfigError
+from microreg.model import Node
 from microreg.selector.budget import RetryBudget
 from microreg.selector.filters import Filter
 from microreg.selector.membership import Rules
 from microreg.selector.outliers import Outliers, SlowStart
 
-__all__ = ["Errors", "Settings", "check_errors", "check_latency"]
+__all__ = ["Errors", "Settings", "check_errors", "check_latency", "check_node"]
 
 Errors = type[Exception] | tuple[type[Exception], ...]
 """Exception classes, as ``except`` takes them."""
@@ -61,9 +63,17 @@ def check_errors(errors: Errors, what: str) -> tuple[type[Exception], ...]:
 
 def check_latency(latency: float) -> float:
     """A latency in seconds. Raises ConfigError for what is no finite number from 0 on."""
-    if not (_is_number(latency) and 0 <= latency < math.inf):
-        raise ConfigError(f"latency {shown(latency)}: expected a number of seconds from 0 on")
-    return float(latency)
+    if _is_number(latency) and 0 <= latency < math.inf:
+        with suppress(OverflowError):
+            return float(latency)
+    raise ConfigError(f"latency {shown(latency)}: expected a number of seconds from 0 on")
+
+
+def check_node(node: Node) -> Node:
+    """A node as ``pick`` returns it. Raises ConfigError for anything else."""
+    if not isinstance(node, Node):
+        raise ConfigError(f"node {shown(node)}: expected a Node, as pick() returns it")
+    return node
 
 
 def _is_number(value: object) -> bool:

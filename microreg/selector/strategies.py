@@ -53,7 +53,7 @@ class Keyed:
     def __init__(self, build: Callable[[tuple[Member, ...], _random.Random], KeyedPick]) -> None:
         self.build = build
         self.__doc__ = build.__doc__
-        self.__name__ = build.__name__
+        self.__name__ = self.__qualname__ = build.__name__
 
     def __call__(self, members: tuple[Member, ...], rng: _random.Random) -> Pick:
         return random(members, rng)

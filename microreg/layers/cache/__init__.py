@@ -152,6 +152,7 @@ class CacheLayer(Layer):
             process.check_loop(self._loop, self.url)
         followed = self._followed.get(name)
         if followed is None:
+            self._room()
             followed = self._followed[name] = Followed(name, self._means, self._forget)
             self._loop = get_running_loop()
             if self._sweeper is None:
@@ -206,7 +207,7 @@ class CacheLayer(Layer):
         return False
 
     def _unused(self, followed: Followed) -> bool:
-        return not (followed.used or followed.busy or followed.name in self._pins)
+        return not (followed.used or followed.busy or followed.precious or followed.name in self._pins)
 
     def _unwatch(self, followed: Followed) -> None:
         self._forget(followed)

@@ -52,7 +52,7 @@ class Disk:
         known: Callable[[Iterable[str] | None], Known],
         clock: Callable[[], float],
     ) -> None:
-        self._path = path
+        self._path = path = path.absolute()  # wherever the process is later
         self._file = SnapshotFile(path, key_of(url))
         self._max_stale = max_stale
         self._known = known
@@ -151,7 +151,7 @@ class Disk:
     def _warn(self, kind: str, text: str, error: object) -> None:
         if kind not in self._warned:
             self._warned.add(kind)
-            log.warning(text, extra={"path": str(self._path), "error": str(error)})
+            log.warning("%s: %s: %s", text, self._path, error, extra={"path": str(self._path), "error": str(error)})
 
 
 async def _within(event: asyncio.Event, seconds: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,6 +108,11 @@ class Followed:
     def busy(self) -> bool:
         """Whether a lookup is on its way."""
         return self._flight is not None
+
+    @property
+    def precious(self) -> bool:
+        """Whether it holds what the store cannot be asked for now."""
+        return self._source is not None and not self.live
 
     def freshness(self) -> Freshness:
         """How fresh what is known is."""
@@ -246,14 +251,16 @@ class Followed:
         self.check(self._loop.time())
 
     async def _run(self) -> None:
+        earliest = 0.0
         try:
             while True:
-                try:
+                if (early := earliest - self._loop.time()) > 0:  # a store that comes and goes is not stormed
+                    await asyncio.sleep(early)
+                earliest = self._loop.time() + self._means.rng.uniform(0, _BACKOFF)
+                with suppress(_TooOld):
                     async with self._watch as events:
                         async for event in events:
                             self._hear(event)
-                except _TooOld:
-                    pass
                 self._watch = self._new_watch()
         except RegistryError as error:
             self.error = error
