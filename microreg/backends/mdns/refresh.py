@@ -21,8 +21,11 @@ MERCY = 30.0
 
 # When a node is asked for: at a part of its ttl between these two, then seconds after its end. Then it is gone.
 _PARTS = ((0.70, 0.82), (0.85, 0.89), (0.93, 0.97), (1.0, 1.0))
-_GRACE = (0.2, 0.4, 0.6, 0.8, 1.2)
+_GRACE = (0.2, 0.4, 0.7, 1.05, 1.45)
 _LAST = len(_PARTS) + len(_GRACE) - 1
+_BY_MULTICAST = (0, 1, 3, 5, 7)
+"""When everybody is to hear the answer: one to us alone has to wait, sometimes for seconds, until its sender knows our
+hardware address (ARP), while packets get lost."""
 _MIN_STEP = 0.2
 _LATE = 0.5
 _SEEK = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
@@ -99,7 +102,7 @@ class Refresh:
             self._seek(life.key[0])
             return
         life.asked = now
-        if life.stage in (0, len(_PARTS) - 1):  # at the end again: unicast answers may wait for ARP, for seconds
+        if life.stage in _BY_MULTICAST:
             self._ask_all(life.key[0])
         if life.stage:
             self._asking.ask(life.key, times=1 if away or life.stage < len(_PARTS) - 1 else 2)
