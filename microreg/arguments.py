@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from microreg.errors import ConfigError
 
-__all__ = ["check_timeout", "raised", "shown"]
+__all__ = ["check_attempts", "check_timeout", "is_number", "raised", "shown"]
 
 
 def shown(value: object) -> str:
@@ -29,9 +29,21 @@ def raised(error: Exception) -> str:
     return f"raised {type(error).__name__}: {text if len(text) <= 400 else f'{text[:400]}…'}"
 
 
+def is_number(value: object) -> bool:
+    """Whether it is an int or a float; True and False are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_attempts(attempts: int) -> int:
+    """How often something may be tried. Raises ConfigError for what is no whole number from 1 on."""
+    if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
+        raise ConfigError(f"attempts={shown(attempts)}: expected at least 1, a whole number")
+    return attempts
+
+
 def check_timeout(timeout: float) -> float:
     """A timeout as a float: seconds, ``inf`` for no limit, over at once below zero. Raises ConfigError for all else."""
-    if isinstance(timeout, int | float) and not isinstance(timeout, bool):
+    if is_number(timeout):
         with suppress(OverflowError):
             seconds = float(timeout)
             if not math.isnan(seconds):

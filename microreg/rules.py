@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 
 from microreg import codec
-from microreg.arguments import shown
+from microreg.arguments import is_number, shown
 from microreg.errors import InvalidService, RecordTooLarge
 from microreg.model import Endpoint, Node, Service, Status, Value
 from microreg.net import check_advertised
@@ -70,7 +70,7 @@ def check_removal(service: Service) -> None:
 
 def check_ttl(ttl: float) -> float:
     """The ttl as a float: seconds from 1 to 86,400 (one day)."""
-    if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not MIN_TTL <= ttl <= MAX_TTL:
+    if not is_number(ttl) or not MIN_TTL <= ttl <= MAX_TTL:
         raise InvalidService(f"ttl {shown(ttl)}: expected a number of seconds, {MIN_TTL:g} to {MAX_TTL:g} (one day)")
     return float(ttl)
 

@@ -32,14 +32,16 @@ from microreg.errors import (
 )
 from microreg.events import Action, Change, Event, Reason, Snapshot
 
-__all__ = ["Source", "Watch"]
+__all__ = ["HOPELESS", "Source", "Watch"]
 
 log = logging.getLogger("microreg.watch")
 
 Source = Callable[[], AsyncGenerator[Event, None]]
 """Opens the stream of a store: a Snapshot, then Changes; raises when the stream is lost."""
 
-_FINAL = (ConfigError, InvalidService, RegistryClosed, Unsupported, WrongLoop)
+HOPELESS = (ConfigError, InvalidService, RegistryClosed, Unsupported, WrongLoop)
+"""Errors that calling again does not heal, however long one waits."""
+
 _FIRST_SNAPSHOT = 20.0
 _BACKOFF_BASE = 0.1
 _BACKOFF_CAP = 10.0
@@ -204,7 +206,7 @@ class Watch:
                 return
             why = self._translate(error)
             self._lost(why)
-            if isinstance(why, _FINAL):
+            if isinstance(why, HOPELESS):
                 self._fatal = why
                 self._notify()
                 return

@@ -12,13 +12,14 @@ from typing import Self
 from microreg import process
 from microreg.announce.journal import State, Transition
 from microreg.announce.probe import Probe
-from microreg.announce.writer import HOPELESS, Writer
-from microreg.arguments import check_timeout, shown
+from microreg.announce.writer import Writer
+from microreg.arguments import check_timeout, is_number, shown
 from microreg.checked import Checked
 from microreg.errors import InvalidService, RegistryClosed, RegistryError, RegistryUnavailable
 from microreg.model import Endpoint, Node, Service, Status
 from microreg.registry import Registry
 from microreg.rules import check_service, check_ttl
+from microreg.watch import HOPELESS
 
 __all__ = ["Announcement", "State", "Transition"]
 
@@ -244,8 +245,7 @@ class Announcement:
 
 
 def _seconds(drain_delay: float) -> float:
-    number = isinstance(drain_delay, int | float) and not isinstance(drain_delay, bool)
-    if not number or not 0 <= drain_delay <= _MAX_DELAY:
+    if not is_number(drain_delay) or not 0 <= drain_delay <= _MAX_DELAY:
         raise InvalidService(f"drain_delay {shown(drain_delay)}: expected a number of seconds from 0 to {_MAX_DELAY:g}")
     return float(drain_delay)
 
@@ -253,9 +253,8 @@ def _seconds(drain_delay: float) -> float:
 def _interval(interval: float | None, ttl: float) -> float:
     if interval is None:
         return ttl / 3
-    number = isinstance(interval, int | float) and not isinstance(interval, bool)
     longest = _LONGEST * ttl
-    if not number or not _SHORTEST <= interval <= longest:
+    if not is_number(interval) or not _SHORTEST <= interval <= longest:
         raise InvalidService(
             f"interval {shown(interval)}: expected a number of seconds from {_SHORTEST:g} to {longest:g}, three "
             f"quarters of ttl={ttl:g}"

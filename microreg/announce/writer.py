@@ -12,19 +12,12 @@ from contextlib import suppress
 from microreg import process
 from microreg.announce.journal import Journal, State
 from microreg.announce.probe import Probe
-from microreg.errors import (
-    ConfigError,
-    InvalidService,
-    RegistryClosed,
-    RegistryError,
-    RegistryTimeout,
-    Unsupported,
-    WrongLoop,
-)
+from microreg.errors import InvalidService, RegistryClosed, RegistryError, RegistryTimeout, WrongLoop
 from microreg.model import Service, Status
 from microreg.registry import Registry
+from microreg.watch import HOPELESS
 
-__all__ = ["BACKOFF_CAP", "HOPELESS", "STOP_BUDGET", "Writer"]
+__all__ = ["BACKOFF_CAP", "STOP_BUDGET", "Writer"]
 
 log = logging.getLogger("microreg.announce")
 
@@ -36,8 +29,7 @@ STOP_BUDGET = 5.0
 _FLOOR = 0.05
 _GRACE = 1.0
 _OVER = (RegistryClosed, WrongLoop)
-HOPELESS = (ConfigError, InvalidService, Unsupported, *_OVER)
-"""Errors of a first attempt that no further attempt can mend."""
+"""Errors after which not even leaving can be told to the store."""
 
 _Attempt = asyncio.Future[None]
 

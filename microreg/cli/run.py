@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -83,18 +84,9 @@ def run(
             raise Unsupported("microreg run needs the signals and sessions of Unix, which this system has not")
         patience = duration("--kill-after", kill_after)
         opened = configured(registry)
-        node = announcement_of(
-            opened,
-            name,
-            port,
-            address,
-            version=version,
-            node_id=id,
-            meta=meta,
-            ttl=ttl,
-            check=check,
-            drain_delay=0.0,  # the supervisor waits for watchers, and only where the program still answers
-        )
+        described = partial(announcement_of, version=version, node_id=id, meta=meta, ttl=ttl, check=check)
+        # No delay: the supervisor waits for watchers, and only where the program still answers.
+        node = described(opened, name, port, address, drain_delay=0.0)
         try:
             door = Doorbell(port, node.node.address, check)
             supervisor = Supervisor(node, door, stop.last_resort)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Generic, Protocol, TypeVar, cast
 
 from microreg import ConfigError, Node, NoNodeAvailable, Selector, sync
+from microreg.arguments import check_attempts, shown
 from microreg.rules import check_name
 from microreg.selector.strategies import Key
 
@@ -120,11 +121,9 @@ class _Router(ABC, Generic[Q, R]):
     dialect: ClassVar[Dialect]
 
     def __init__(self, attempts: int, suffix: str) -> None:
-        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
-            raise ConfigError(f"attempts={attempts!r}: expected at least 1, a whole number")
         if not isinstance(suffix, str) or not suffix.startswith(".") or len(suffix) < 2 or suffix != suffix.lower():
-            raise ConfigError(f"suffix={suffix!r}: expected a dot and a domain in lower case, such as '.microreg'")
-        self._attempts = attempts
+            raise ConfigError(f"suffix={shown(suffix)}: expected a dot and a domain in lower case, such as '.microreg'")
+        self._attempts = check_attempts(attempts)
         self._suffix = suffix
 
     def _target(self, request: Q) -> _Target | None:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from microreg import process
-from microreg.arguments import check_timeout, shown
+from microreg.arguments import check_attempts, check_timeout, shown
 from microreg.errors import ConfigError, NoNodeAvailable, RegistryClosed, WrongLoop
 from microreg.layers.cache import CacheLayer
 from microreg.model import Node
@@ -239,8 +239,7 @@ class Selector:
         For whoever calls in another way than ``call``; to be made once per call, because the retry budget is a share
         of the calls. Any thread may ask, one at a time.
         """
-        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
-            raise ConfigError(f"attempts={shown(attempts)}: expected at least 1, a whole number")
+        attempts = check_attempts(attempts)
         self._opened()
         return Retries(lambda: self._known(name), self._chooser, self._rules, attempts, key)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from microreg.arguments import shown
+from microreg.arguments import is_number, shown
 from microreg.errors import ConfigError
 from microreg.model import Node
 from microreg.selector.budget import RetryBudget
@@ -42,7 +42,7 @@ class Settings:
             raise ConfigError(f"outliers {shown(self.outliers)}: expected Outliers(...), or None for no ejections")
         if not isinstance(self.retry_budget, RetryBudget):
             raise ConfigError(f"retry_budget {shown(self.retry_budget)}: expected RetryBudget(...)")
-        if not (_is_number(self.slow_start) and 0 <= self.slow_start < math.inf):
+        if not (is_number(self.slow_start) and 0 <= self.slow_start < math.inf):
             raise ConfigError(f"slow_start {shown(self.slow_start)}: expected a number of seconds, 0 for none")
 
     def rules(self, loop: asyncio.AbstractEventLoop) -> Rules:
@@ -63,7 +63,7 @@ def check_errors(errors: Errors, what: str) -> tuple[type[Exception], ...]:
 
 def check_latency(latency: float) -> float:
     """A latency in seconds. Raises ConfigError for what is no finite number from 0 on."""
-    if _is_number(latency) and 0 <= latency < math.inf:
+    if is_number(latency) and 0 <= latency < math.inf:
         with suppress(OverflowError):
             return float(latency)
     raise ConfigError(f"latency {shown(latency)}: expected a number of seconds from 0 on")
@@ -74,7 +74,3 @@ def check_node(node: Node) -> Node:
     if not isinstance(node, Node):
         raise ConfigError(f"node {shown(node)}: expected a Node, as pick() returns it")
     return node
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

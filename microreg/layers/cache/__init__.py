@@ -1,7 +1,7 @@
 """``cache+``: lookups without I/O. One watch per name that was asked for keeps a catalog up to date.
 
-While the store is away the cache serves what it last knew (``cache.max_stale``); a store that has lost all nodes of a
-name at once is not believed at once (``cache.grace``); a file may keep what is known over restarts (``cache.disk``).
+While the store is away the cache serves what it last knew (``cache.max_stale``); a store that has lost most nodes of
+a name at once is not believed at once (``cache.grace``); a file may keep what is known over restarts (``cache.disk``).
 """
 
 from __future__ import annotations

@@ -12,15 +12,11 @@ from typing import Literal
 from microreg import process
 from microreg.catalog import Catalog
 from microreg.errors import (
-    ConfigError,
-    InvalidService,
     RegistryClosed,
     RegistryError,
     RegistryTimeout,
     RegistryUnavailable,
     ServiceNotFound,
-    Unsupported,
-    WrongLoop,
 )
 from microreg.events import Action, Change, Event, Reason, Snapshot
 from microreg.layers.cache.disk import Disk
@@ -29,15 +25,12 @@ from microreg.layers.cache.guard import Guard
 from microreg.layers.cache.options import CacheOptions
 from microreg.model import Service
 from microreg.registry import Registry
-from microreg.watch import Watch
+from microreg.watch import HOPELESS, Watch
 
 __all__ = ["Followed", "Means", "Task"]
 
 Task = asyncio.Task[None] | asyncio.Task[tuple[Service, ...]]
 """A task of a watched name."""
-
-_FINAL = (ConfigError, InvalidService, RegistryClosed, Unsupported, WrongLoop)
-"""Errors that what is known already does not make up for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +164,7 @@ class Followed:
                 return self._landed_with(flight)
             except RegistryError as error:
                 absent = isinstance(error, ServiceNotFound) and error.authoritative
-                if absent or isinstance(error, _FINAL) or not (self._use_disk() or self._catalog.services(self.name)):
+                if absent or isinstance(error, HOPELESS) or not (self._use_disk() or self._catalog.services(self.name)):
                     raise self._explained(error) from error.__cause__
         return self._catalog.services(self.name)
 

@@ -16,7 +16,9 @@ class CacheOptions(Options):
     """What may stand in the config string, as ``cache.max_stale`` and so on."""
 
     max_stale: Duration = option(Duration(3600.0), "seconds to serve what was last known while the store is away")
-    grace: Duration = option(Duration(15.0), "seconds for which nodes stay that a store has lost all at once; 0: none")
+    grace: Duration = option(
+        Duration(15.0), "seconds for which nodes stay where a store has lost most at once; 0: none"
+    )
     disk: Path | None = option(None, "file that keeps what is known over restarts; not given: nothing is kept")
     wait: Duration = option(Duration(0.2), "seconds without an answer after which what the file says is served")
     idle: Duration = option(Duration(600.0), "seconds after which a name that nobody asks for is not watched any more")
