@@ -58,6 +58,11 @@ class Desk:
         self.hearing.said(identity)
         self._transport.ask(encode(questions, id=identity))
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether what is asked leaves this machine on any link, as far as the system says."""
+        return not self._transport.fails
+
     def takes(self, identity: int, source: Address) -> bool:
         """Whether this is an answer, which counts as such: from port 5353, under an id that was used a moment ago."""
         asked = self._ids.get(identity) if source[1] == PORT else None
@@ -109,7 +114,7 @@ class Inquiry:
         """Time is up, unless this loop itself is late: then answers may wait unread, and get another while."""
         now = self._loop.time()
         late = now - self._settling.when() > _LATE and now < self._end
-        if late or self._desk.hearing.is_behind(self._started, self._patience):
+        if late or (self._desk.is_heard and self._desk.hearing.is_behind(self._started, self._patience)):
             self._settling = self._loop.call_at(now + self._quiet, self._settle)
         else:
             self.close()
