@@ -26,15 +26,16 @@ help: ## this list
 demo: $(VENV)/.stamp-demo ## three services find each other over mDNS; one is killed, calls go on
 	@$(VENV)/bin/microreg demo $(ARGS)
 
+# Four at once, whatever the cores: half of the time these wait, for ttls, timeouts and servers that come back.
 test: unit ## all tests: the unit tests, then those with processes, networks, servers and faults
-	@echo "tests with processes, networks, servers and faults"; $(PY) -m pytest tests/integration plugins -n 2 --dist loadfile $(ARGS) $(OR_NONE)
+	@echo "tests with processes, networks, servers and faults"; $(PY) -m pytest tests/integration plugins -n 4 --dist loadfile $(ARGS) $(OR_NONE)
 
 unit: $(VENV)/.stamp-dev ## the unit tests only: no process, no network but loopback
 	@echo "unit tests"; $(PY) -m pytest tests --ignore tests/integration -n auto --dist loadfile $(ARGS) $(OR_NONE)
 
 check: $(VENV)/.stamp-dev ## ruff, mypy, pyright
 	@echo "ruff check";  $(PY) -m ruff check .
-	@echo "mypy";        MYPYPATH=examples/microreg-dir $(PY) -m mypy microreg tests docs plugins/microreg-etcd examples/microreg-dir/microreg_dir $(wildcard examples/framework/*.py examples/asgi/*.py) $(wildcard benchmarks/*.py)
+	@echo "mypy";        MYPYPATH=examples/microreg-dir $(PY) -m mypy microreg tests docs plugins/microreg-consul plugins/microreg-etcd plugins/microreg-nats examples/microreg-dir/microreg_dir $(wildcard examples/framework/*.py examples/asgi/*.py) $(wildcard benchmarks/*.py)
 	@echo "pyright";     $(PY) -m pyright --pythonpath $(PY)
 
 bench: $(VENV)/.stamp-dev ## benchmarks: each figure beside its floor, and which aims are met

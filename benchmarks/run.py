@@ -16,9 +16,12 @@ from typing import cast
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-THEMES = ("catalog", "codec", "watch", "lookup", "selector", "importing", "mdns", "etcd")
-ROUNDS = {"mdns": 4, "etcd": 100}
+THEMES = ("catalog", "codec", "watch", "lookup", "selector", "importing", "mdns", "etcd", "consul")
+ROUNDS = {"mdns": 4, "etcd": 100, "consul": 100}
 """Themes that take no values of worker processes, and how many rounds of theirs are one of the others'."""
+
+FILES = {"consul": "consul_agent"}
+"""Themes that have the name of a client library: a file of that name would be imported in its place."""
 
 
 def say(*words: object) -> None:
@@ -34,7 +37,8 @@ def run(theme: str, rounds: int, values: int) -> bool:
         options = ["--rounds", str(rounds), "--values", str(values)]
     say(f"\n{theme}")
     begun = time.monotonic()
-    done = subprocess.run([sys.executable, HERE / f"{theme}.py", *options, "--json", path], check=False)
+    program = HERE / f"{FILES.get(theme, theme)}.py"
+    done = subprocess.run([sys.executable, program, *options, "--json", path], check=False)
     say(f"({time.monotonic() - begun:.0f} s, {path})")
     return done.returncode == 0
 

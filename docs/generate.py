@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from sameness import sameness
 from typer.core import TyperArgument, TyperGroup, TyperOption
 from typer.main import get_command
 
@@ -44,6 +45,9 @@ backend (`reasons complete_list authoritative push fenced`), something that can 
 
 Whether a check finds anything is itself tested: under *finds* stand registries with one bug each (`tests/mutants`)
 that die by it."""
+SAMENESS_INTRO = """One interface is one only where every backend answers alike. These are the questions that backends
+elsewhere are known to answer differently. The tests of each backend run all checks against its real store; a check is
+left out only where the backend lacks a capability, and the table says so."""
 OPTIONS_OF = re.compile(
     r"(<!-- The options of (\w+): made by `make docs`. -->\n).*?(<!-- End of the options. -->\n)", re.DOTALL
 )
@@ -105,7 +109,17 @@ def conformance_page() -> str:
         checks = ", ".join(f"`{check}`" for each, check in mutants.MUTANTS if each is mutant)
         rows.append(f"| {where} | {what} | {checks} |")
     parts = ["# The contract, sentence by sentence", NOTE, CONFORMANCE_INTRO, conformance_table(killed=killed).rstrip()]
+    parts += ["## The same questions to every backend", SAMENESS_INTRO, sameness(writable())]
     return "\n\n".join([*parts, "## Bugs of others", SEEN_INTRO, "\n".join(rows)]) + "\n"
+
+
+def writable() -> Iterator[tuple[str, type[Registry]]]:
+    """Every backend that keeps the whole contract, by its first scheme."""
+    seen = set[type[Registry]]()
+    for scheme, backend in targets("backends"):
+        if scheme != "static" and backend not in seen:
+            seen.add(backend)
+            yield scheme, backend
 
 
 def cli_page() -> str:

@@ -19,7 +19,7 @@ from support import ROOT, python
 # no backend imports another.
 FLOORS = """
 errors
-model net process arguments
+model net process arguments files
 url
 events
 catalog codec

@@ -17,6 +17,7 @@ import support
 from caching import Store, Vague, at_once, hot, one, opened, ports, run, several
 from microreg.errors import RegistryUnavailable, ServiceNotFound
 from microreg.events import Change
+from microreg.files import locked
 from microreg.layers.cache import Freshness
 from microreg.layers.cache import disk as disk_room
 from microreg.layers.cache.disk import key_of
@@ -478,8 +479,8 @@ def test_a_snapshot_that_is_too_large_is_not_written(path: Path, monkeypatch: py
 
 def test_somebody_who_holds_the_lock_is_waited_for_a_second(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("microreg.layers.cache.snapshot.time.sleep", pauses.append)
-    with SnapshotFile(path, "a://")._locked(), pytest.raises(BlockingIOError):
+    monkeypatch.setattr("microreg.files.time.sleep", pauses.append)
+    with locked(path), pytest.raises(BlockingIOError):
         SnapshotFile(path, "b://").save({"greeter": (one(),)}, NOW, 60)
     assert sum(pauses) == pytest.approx(0.95)
 

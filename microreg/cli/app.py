@@ -12,7 +12,7 @@ from typing import Annotated, cast
 import typer
 from typer.main import get_command
 
-from microreg.cli import get, list_, plugins, register, verify, watch
+from microreg.cli import get, list_, plugins, register, serve, verify, watch
 from microreg.cli import run as run_
 from microreg.cli.demo.command import demo
 from microreg.cli.errors import WarningLines, failed, prepare_streams
@@ -50,6 +50,7 @@ def build() -> typer.Typer:
         ("watch", watch.watch),
         ("register", register.register),
         ("run", run_.run),
+        ("serve", serve.serve),
         ("verify", verify.verify),
         ("plugins", plugins.plugins),
         ("demo", demo),

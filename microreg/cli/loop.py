@@ -64,14 +64,18 @@ class Stop:
 
 
 def execute(
-    main: Callable[[Stop], Coroutine[object, object, int]], *, writes: bool = True, as_json: bool = False
+    main: Callable[[Stop], Coroutine[object, object, int]],
+    *,
+    writes: bool = True,
+    as_json: bool = False,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> int:
     """Run ``main`` in a new event loop; its exit code, or 128 + signal where a signal ended it.
 
     A command that does not write to stdout itself says so, and goes on when nobody reads it. Tasks and threads that
     a backend leaves behind get two seconds; where they are still there, the error is reported and the process ends.
     """
-    runner, pool, before = asyncio.Runner(), ThreadPoolExecutor(), set(threading.enumerate())
+    runner, pool, before = asyncio.Runner(loop_factory=loop_factory), ThreadPoolExecutor(), set(threading.enumerate())
     runner.get_loop().set_default_executor(pool)
     code, error = 0, None
     try:

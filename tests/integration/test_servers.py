@@ -27,13 +27,13 @@ from typing import NoReturn
 
 import pytest
 
-import servers
 from microreg.errors import ConfigError
 from microreg.testing import CHECKS, Harness, Proxy, ServerFaults, ServerProcess, contract, running
 from microreg.testing.ports import reserve_port
 from microreg.url import Duration, RegistryURL
 from mined import MineOptions, MineRegistry
-from servers import etcd, etcd_cluster, leader, tls
+from servers import consul, etcd, etcd_cluster, leader, nats, nats_cluster, tls
+from servers.etcd import etcd_program
 from support import ROOT, clean_env, run
 
 MINED = str(ROOT / "tests" / "mined.py")
@@ -720,7 +720,7 @@ def test_a_server_that_is_missing_skips_visibly_or_fails_where_it_is_required(
 
 
 def test_another_etcd_can_be_named() -> None:
-    code = "from servers import _etcd_program; print(_etcd_program())"
+    code = "from servers.etcd import etcd_program; print(etcd_program())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -730,4 +730,79 @@ def test_another_etcd_can_be_named() -> None:
         check=False,
     )
     assert done.stdout == "/bin/sh\n", done.stderr
-    assert servers._etcd_program().name == "etcd"
+    assert etcd_program().name == "etcd"
+
+
+# -- Consul -------------------------------------------------------------------------------------------
+
+
+def consul_kv(port: int, key: str, value: bytes | None = None) -> bytes:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v1/kv/{key}?raw", value, method="GET" if value is None else "PUT"
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return bytes(answer.read())
+
+
+def test_consul_is_killed_frozen_and_started_again_with_and_without_its_data() -> None:
+    with consul() as server, Proxy(server.port) as proxy:
+        assert consul_kv(proxy.port, "a", b"1") == b"true"
+        server.kill()
+        server.start()
+        assert consul_kv(proxy.port, "a") == b"1"
+        server.freeze()
+        with dial(proxy.port) as link:
+            link.sendall(b"GET /v1/kv/a?raw HTTP/1.0\r\n\r\n")
+            assert silent(link)
+            server.thaw()
+            assert link.makefile("rb").read().endswith(b"\r\n\r\n1")
+        server.restart(wipe=True)
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            consul_kv(proxy.port, "a")
+
+
+def test_consul_in_development_mode_forgets_all(tmp_path: Path) -> None:
+    files = tls(tmp_path)
+    with consul(dev=True, tls=files, client_certs=True) as server:
+        consul_kv(server.port, "a", b"1")
+        trusting = ssl.create_default_context(cafile=str(files.ca))
+        trusting.load_cert_chain(files.client_cert, files.client_key)
+        url = f"https://127.0.0.1:{server.ports[2]}/v1/kv/a?raw"
+        with urllib.request.urlopen(url, timeout=10, context=trusting) as answer:
+            assert answer.read() == b"1"
+        server.restart()
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            consul_kv(server.port, "a")
+
+
+# -- NATS ---------------------------------------------------------------------------------------------
+
+
+def nats_info(port: int) -> dict[str, object]:
+    with dial(port) as link:
+        return dict(json.loads(link.makefile("rb").readline().removeprefix(b"INFO ")))
+
+
+def test_nats_is_killed_frozen_and_started_again() -> None:
+    with nats() as server, Proxy(server.port) as proxy:
+        first = nats_info(proxy.port)
+        assert first["jetstream"] is True
+        server.restart()
+        assert nats_info(proxy.port)["server_id"] != first["server_id"]
+        server.freeze()
+        with dial(proxy.port) as link:
+            assert silent(link)
+            server.thaw()
+            assert link.makefile("rb").readline().startswith(b"INFO ")
+
+
+def test_nats_with_certificates_and_without_jetstream(tmp_path: Path) -> None:
+    with nats(jetstream=False, tls=tls(tmp_path), client_certs=True) as server:
+        info = nats_info(server.port)
+        assert info.get("jetstream", False) is False
+        assert (info["tls_required"], info["tls_verify"]) == (True, True)
+
+
+def test_a_cluster_of_nats_has_a_leader() -> None:
+    with nats_cluster(3) as members:
+        assert [nats_info(member.port).get("cluster") for member in members] == ["tests"] * 3

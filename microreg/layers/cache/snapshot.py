@@ -8,18 +8,14 @@ beside it (``<file>.lock``, where the system has such locks), and puts a whole n
 
 from __future__ import annotations
 
-import os
-import stat
-import sys
-import time
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
-from microreg import codec
+from microreg import codec, files
 from microreg.errors import InvalidService
 from microreg.model import Service
 
@@ -31,9 +27,6 @@ SKEW = 60.0
 _MAGIC = b"microreg cache "
 _VERSION = b"1"
 _LIMIT = 64 * 2**20
-_ASIDE = 9
-_TRIES, _PAUSE = 20, 0.05
-_OPEN: int = getattr(os, "O_NONBLOCK", 0)  # a pipe by that name would hold the thread for ever
 
 
 class Entry(msgspec.Struct):
@@ -64,7 +57,7 @@ class SnapshotFile:
         try:
             document, problem = self._read(), ""
         except _Spoiled:
-            with self._locked():
+            with files.locked(self._path):
                 document, problem = self._read_or_set_aside()
         return document.get(self._key, {}), problem
 
@@ -73,7 +66,7 @@ class SnapshotFile:
 
         What another process wrote of the same name later stays. Returns what was wrong with the file before.
         """
-        with self._locked():
+        with files.locked(self._path):
             document, problem = self._read_or_set_aside()
             document = {key: _current(entries, now) for key, entries in document.items()}
             mine = document.setdefault(self._key, {})
@@ -85,70 +78,21 @@ class SnapshotFile:
         return problem
 
     def _read(self) -> _Document:
-        try:
-            fd = os.open(self._path, os.O_RDONLY | _OPEN)
-        except FileNotFoundError:
-            return {}
-        with open(fd, "rb") as file:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError(f"{self._path} is no regular file")
-            if sys.platform != "win32" and status.st_uid not in (os.geteuid(), 0):
-                raise PermissionError(f"{self._path} belongs to another user")
-            return _unpacked(file.read(_LIMIT + 1))
+        data = files.read_own(self._path, _LIMIT)
+        return {} if data is None else _unpacked(data)
 
     def _read_or_set_aside(self) -> tuple[_Document, str]:
         try:
             return self._read(), ""
         except _Spoiled as error:
-            places = [self._path.with_name(f"{self._path.name}.aside-{number}") for number in range(1, _ASIDE + 1)]
-            place = next((place for place in places if not place.exists()), places[-1])
-            os.replace(self._path, place)
-            return {}, f"{error}; it is now {place.name}"
+            return {}, f"{error}; it is now {files.set_aside(self._path).name}"
 
     def _write(self, document: _Document) -> None:
         body = msgspec.json.encode(document)
         data = _MAGIC + _VERSION + b" " + sha256(body).hexdigest().encode() + b"\n" + body
         if len(data) > _LIMIT:
             raise OSError(f"the snapshot would have {len(data)} bytes; at most {_LIMIT} are written")
-        draft = self._path.with_name(f"{self._path.name}.new")
-        with suppress(FileNotFoundError):
-            os.unlink(draft)  # of a process that was killed
-        try:
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o600), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, self._path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(draft)
-            raise
-
-    @contextmanager
-    def _locked(self) -> Generator[None]:
-        lock = self._path.with_name(f"{self._path.name}.lock")
-        fd = os.open(lock, os.O_RDWR | os.O_CREAT | _OPEN, 0o600)
-        try:
-            _lock(fd)
-            yield
-        finally:
-            os.close(fd)
-
-
-def _lock(fd: int) -> None:
-    """Hold the lock until the file is closed. Raises BlockingIOError where somebody holds it for a second."""
-    if sys.platform == "win32":
-        return  # of two processes that write at once, the later one's names stay until the next time
-    from fcntl import LOCK_EX, LOCK_NB, flock
-
-    for tries_left in reversed(range(_TRIES)):
-        try:
-            return flock(fd, LOCK_EX | LOCK_NB)
-        except BlockingIOError:
-            if not tries_left:
-                raise
-            time.sleep(_PAUSE)
+        files.write_whole(self._path, data)
 
 
 def _current(entries: dict[str, Entry], now: float) -> dict[str, Entry]:

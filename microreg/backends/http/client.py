@@ -1,0 +1,190 @@
+"""Calls to the server: connections, TLS, the token, and what its answers mean."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from hashlib import sha256
+from typing import TypeVar
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from microreg.backends.http.failures import connection_failure, refusal
+from microreg.codec import decode
+from microreg.errors import ConfigError, RegistryUnavailable
+from microreg.model import Service
+from microreg.net import join_address
+from microreg.url import RegistryURL, TLSOptions
+
+__all__ = ["Client"]
+
+_CONNECTIONS = 64
+_SUPERSEDED = 409
+_LONGEST_QUERY = 2000
+_Key = tuple[str, str]
+T = TypeVar("T")
+
+
+class _Names(msgspec.Struct):
+    services: list[str]
+
+
+class _Services(msgspec.Struct):
+    services: list[msgspec.Raw]
+
+
+class _Node(msgspec.Struct):
+    name: str
+    id: str
+
+
+class _Unknown(msgspec.Struct):
+    unknown: list[_Node]
+
+
+class Renewal(msgspec.Struct):
+    """A node, how long it is to live from now on, and which record the server is believed to have."""
+
+    name: str
+    id: str
+    ttl: float
+    digest: str
+
+
+class Client:
+    """The server's API, one method for each route. Belongs to the running loop.
+
+    A method raises an error of the tree, and nothing else; who calls bounds its time.
+    """
+
+    def __init__(self, url: RegistryURL, default_port: int, options: TLSOptions) -> None:
+        (host, port), *_ = url.hosts(default_port)
+        path = f"/{quote(url.path, safe='/')}" if url.path else ""
+        self.where = f"{url.scheme}://{join_address(host, port)}{path}"
+        self._base = f"{self.where.replace('%', '%25') if '%' in host else self.where}/v1"
+        self._server_name = options.server_name or None
+        token: str = getattr(options, "token", "")
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=_CONNECTIONS, ssl=_context(options) if url.scheme == "https" else True, ttl_dns_cache=10
+            ),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": "microreg", **({"Authorization": f"Bearer {token}"} if token else {})},
+            trust_env=False,
+            read_bufsize=2**18,
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def put(self, key: _Key, body: bytes, ttl: float, stamp: str) -> str:
+        """Register a node with the record in ``body``; its digest. Nothing where the node was written again since."""
+        await self._call("PUT", f"{_node(key)}?ttl={ttl:.3f}", body, {"Microreg-Write": stamp}, _SUPERSEDED)
+        return sha256(body).hexdigest()[:32]
+
+    async def delete(self, key: _Key, stamp: str) -> None:
+        """Deregister a node."""
+        await self._call("DELETE", _node(key), None, {"Microreg-Write": stamp}, _SUPERSEDED)
+
+    async def services(self, name: str) -> tuple[Service, ...]:
+        """The services of a name."""
+        answer = await self._call("GET", f"/services/{_escaped(name)}")
+        return tuple(decode(bytes(each)) for each in self._read(answer, _Services).services)
+
+    async def names(self) -> tuple[str, ...]:
+        """The names that are registered."""
+        return tuple(self._read(await self._call("GET", "/services"), _Names).services)
+
+    async def renew(self, renewals: Sequence[Renewal]) -> set[_Key]:
+        """Renew these; returns those whose record the server does not know."""
+        body = msgspec.json.encode({"renewals": renewals})
+        answer = await self._call("POST", "/renewals", body)
+        return {(each.name, each.id) for each in self._read(answer, _Unknown).unknown}
+
+    @asynccontextmanager
+    async def events(
+        self, names: Sequence[str] | None, snapshot: Sequence[str], last: str
+    ) -> AsyncGenerator[aiohttp.ClientResponse]:
+        """The stream of events of these names, or of all. A long list of names goes into the body of a POST."""
+        headers = {"Last-Event-ID": last} if last else {}
+        pairs = [*(("name", name) for name in names or ()), *(("snapshot", name) for name in snapshot)]
+        query = "&".join(f"{key}={_escaped(name)}" for key, name in pairs)
+        body = None
+        if len(query) > _LONGEST_QUERY:
+            query, body = "", msgspec.json.encode({"names": names, "snapshot": snapshot})
+        path = f"/watch?{query}" if query else "/watch"
+        try:
+            async with self._request("GET" if body is None else "POST", path, body, headers) as response:
+                if response.status != 200:
+                    raise refusal(self.where, response, await response.read())
+                yield response
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise connection_failure(self.where, error) from error
+
+    async def _call(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, also: int = 0
+    ) -> bytes:
+        """The body of a good answer, or of one with the status ``also``. Calls that meet a dead connection go again."""
+        for again in (True, False):
+            try:
+                async with self._request(method, path, body, headers or {}) as response:
+                    answer = await response.read()
+                    if response.status not in (200, 204, also):
+                        raise refusal(self.where, response, answer)
+                    return answer
+            except aiohttp.ServerDisconnectedError as error:
+                if not again:
+                    raise connection_failure(self.where, error) from error
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                raise connection_failure(self.where, error) from error
+        raise AssertionError("unreachable")
+
+    def _request(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        kind = {} if body is None else {"Content-Type": "application/json"}
+        return self._session.request(
+            method,
+            URL(self._base + path, encoded=True),
+            data=body,
+            headers={**kind, **headers},
+            allow_redirects=False,
+            server_hostname=self._server_name,
+        )
+
+    def _read(self, data: bytes, kind: type[T]) -> T:
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            raise RegistryUnavailable(f"{self.where}: what answers there is no microreg server: {error}") from None
+
+
+def _node(key: _Key) -> str:
+    return f"/services/{_escaped(key[0])}/nodes/{_escaped(key[1])}"
+
+
+def _escaped(text: str) -> str:
+    """As one part of a path, also where it consists of dots."""
+    return quote(text, safe="") if text.strip(".") else "%2E" * len(text)
+
+
+def _context(tls: TLSOptions) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    try:
+        if tls.ca is not None:
+            context = ssl.create_default_context(cafile=tls.ca)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"TLS: {tls.ca}: {error}; expected certificates in PEM") from None
+    if tls.cert is not None and tls.key is not None:
+        try:
+            context.load_cert_chain(tls.cert, tls.key, password="")  # or else it would ask at the terminal
+        except (OSError, ssl.SSLError) as error:
+            text = "expected a certificate and its private key in PEM, without a pass phrase"
+            raise ConfigError(f"TLS: {tls.cert} and {tls.key}: {error}; {text}") from None
+    return context

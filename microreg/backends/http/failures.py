@@ -1,0 +1,80 @@
+"""From what the server answers, or a connection that fails, to an error of the tree."""
+
+from __future__ import annotations
+
+import ssl
+
+import aiohttp
+import msgspec
+
+from microreg.errors import (
+    InvalidService,
+    PermissionDenied,
+    RecordTooLarge,
+    RegistryError,
+    RegistryTimeout,
+    RegistryUnavailable,
+    ServiceNotFound,
+    Unsupported,
+)
+
+__all__ = ["connection_failure", "refusal"]
+
+_KINDS: dict[str, type[RegistryError]] = {
+    kind.code: kind for kind in (InvalidService, PermissionDenied, RegistryTimeout, RegistryUnavailable, Unsupported)
+}
+_LATER = frozenset({408, 421, 425, 429, 500, 502, 503, 504})
+
+
+class _Problem(msgspec.Struct):
+    code: str = ""
+    detail: str = ""
+    name: str = ""
+    authoritative: bool = False
+    size: int = 0
+    limit: int = 0
+
+
+def refusal(where: str, response: aiohttp.ClientResponse, body: bytes) -> RegistryError:
+    """What an answer means that is no success."""
+    try:
+        told = msgspec.json.decode(body, type=_Problem)
+    except (msgspec.MsgspecError, UnicodeError):
+        told = _Problem()
+    status = response.status
+    text = f"{where}: {told.detail or f'{status} {response.reason}'}"
+    if told.code == ServiceNotFound.code:
+        return ServiceNotFound(told.name, authoritative=told.authoritative)
+    if told.code == RecordTooLarge.code:
+        return RecordTooLarge(text, size=told.size, limit=told.limit)
+    if told.code in _KINDS:
+        return _KINDS[told.code](text + (_token_advice(status) if status == 401 else ""))
+    if status in (401, 403, 407):
+        return PermissionDenied(text)
+    if status in (300, 301, 302, 303, 307, 308):
+        there = response.headers.get("Location", "elsewhere")
+        return RegistryUnavailable(f"{where}: it redirects to {there[:200]!r}; write in the config string where it is")
+    if status == 404 and not told.code:
+        return RegistryUnavailable(f"{text}; what answers there is no microreg server: is the path right?")
+    if status in _LATER or status >= 500:
+        return RegistryUnavailable(text)
+    return RegistryError(text)
+
+
+def _token_advice(status: int) -> str:
+    return "; in the config string: ?token=${REGISTRY_TOKEN}"
+
+
+def connection_failure(where: str, error: Exception) -> RegistryError:
+    """What it means that a connection could not be made, or broke."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError | ssl.SSLError):
+        inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
+        return RegistryUnavailable(f"{where}: TLS: {inner}; options ca and server_name say whom to trust")
+    if isinstance(error, aiohttp.ClientConnectorError):
+        why = error.os_error.strerror or str(error.os_error)
+        return RegistryUnavailable(f"{where}: cannot connect: {why}")
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return RegistryUnavailable(f"{where}: the server ended the connection")
+    if isinstance(error, TimeoutError):
+        return RegistryTimeout(f"{where}: no answer in time")
+    return RegistryUnavailable(f"{where}: {type(error).__name__}: {error}")

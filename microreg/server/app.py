@@ -1,0 +1,125 @@
+"""The HTTP registry as an ASGI application."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import Receive, Scope, Send
+
+from microreg import Registry
+from microreg.server import api, openapi
+from microreg.server.access import Access
+from microreg.server.hub import Hub
+from microreg.server.problems import JSON, Problem, problem
+from microreg.server.records import Records
+from microreg.server.settings import Settings
+from microreg.server.watching import Watching
+
+__all__ = ["Application", "application"]
+
+
+def application(registry: Registry, settings: Settings | None = None) -> Application:
+    """The server for a registry, as an ASGI application. The registry must be open while it serves.
+
+    Use it with ``async with``, or let the server that runs it do so (ASGI's lifespan). It does not close the registry.
+    """
+    return Application(registry, settings or Settings())
+
+
+class Application:
+    """See :func:`application`."""
+
+    def __init__(self, registry: Registry, settings: Settings) -> None:
+        self.hub = Hub(registry)
+        self.records = Records(registry, self.hub, settings)
+        self.hub.told = self.records.gone
+        self._api = api.API(registry, self.records, Watching(self.hub, settings), settings.max_body)
+        self._router = Router(self._routes(), default=_nothing_here)
+        self._entry = Access(self._dispatch, settings, api.READING)
+
+    def _routes(self) -> list[BaseRoute]:
+        """Everything but the native API. Views on the same services add theirs here: ``*prometheus.routes(...)``."""
+        return [
+            Route("/openapi.json", _openapi),
+        ]
+
+    async def open(self) -> None:
+        """Begin to watch the registry."""
+        await self.hub.open()
+
+    def drain(self) -> None:
+        """End the streams of all clients, so that they go elsewhere; everything else goes on."""
+        self.hub.drain()
+
+    async def close(self) -> None:
+        """End the streams and the watch of the registry. Closing twice is fine."""
+        await self.hub.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI 3)."""
+        await self._entry(scope, receive, send)
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            if scope["path"].startswith("/v1/"):
+                await self._api(scope, receive, send)
+            else:
+                await self._others(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _others(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def sending(message: Any) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._router({**scope, "app": self}, receive, sending)
+        except Exception as error:
+            if begun:
+                raise
+            await _as_problem(error).send(send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await self.open()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _as_problem(error: Exception) -> Problem:
+    """Starlette's own errors are of methods and paths."""
+    if not isinstance(error, HTTPException):
+        return problem(error)
+    headers = {key.lower().encode(): value.encode() for key, value in (error.headers or {}).items()}
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
+    return Problem(error.status_code, code, str(error.detail), headers=headers)
+
+
+async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    raise Problem(404, "not_found", "there is nothing at this path; see /openapi.json")
+
+
+async def _openapi(_: Request) -> Response:
+    return Response(openapi.document(), media_type=JSON.decode())

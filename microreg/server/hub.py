@@ -1,0 +1,334 @@
+"""One watch of the registry for all clients: what is there now, what has changed lately, and who is told.
+
+A change is encoded once, whoever hears it. Each has an id, ``<epoch>-<sequence>``: the epoch is of this hub, the
+sequence counts its changes. The last changes are kept, so that a client which reconnects hears exactly what it missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import suppress
+from itertools import islice
+
+from msgspec import Struct, json
+
+from microreg import Registry, Service
+from microreg.catalog import Catalog
+from microreg.codec import encode
+from microreg.errors import RegistryError, RegistryUnavailable
+from microreg.events import Action, Change, Event, Snapshot
+from microreg.toolkit import end
+from microreg.watch import HOPELESS, Watch
+
+__all__ = ["Hub", "Stream"]
+
+log = logging.getLogger("microreg.server")
+
+_RING_CHANGES = 20_000
+_RING_BYTES = 16 * 1024 * 1024
+_PENDING = 1_000
+"""Changes that one client may be behind, before it is given a snapshot in their place."""
+_SLICE = 500
+_CACHE_BYTES = 32 * 1024 * 1024
+_LOOK = 1.0
+_SLOW = 1.0
+"""Seconds within which the watch tells what was written."""
+
+Names = frozenset[str] | None
+"""The names that a client follows; None for all."""
+
+
+class _Entry(Struct, frozen=True, gc=False):
+    name: str
+    data: bytes
+
+
+class _View(Struct, frozen=True, gc=False):
+    """A name as it is at one moment; ``touched`` is the number of its last change."""
+
+    name: str
+    touched: int
+    records: tuple[Service, ...]
+
+
+class Hub:
+    """The state of a registry, and its changes as server-sent events. ``told`` is called with every change."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.told: Callable[[Change], None] | None = None
+        self.catalog = Catalog()
+        self.epoch = os.urandom(6).hex()
+        self.sequence = 0
+        self.nodes = 0
+        self.names: dict[str, int] = {}
+        """How many nodes each name has."""
+        self.streams: set[Stream] = set()
+        self._registry = registry
+        self._ring: deque[_Entry] = deque()
+        self._ring_bytes = 0
+        self._by_name: dict[str | None, set[Stream]] = {}
+        self._touched: dict[str, int] = {}
+        self._encoded: dict[str, tuple[int, bytes]] = {}
+        self._encoded_bytes = 0
+        self._watch: Watch | None = None
+        self._read = asyncio.Event()
+        self._unheard: dict[tuple[str, str], tuple[float, asyncio.Event]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._draining = False
+
+    # -- life ------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Begin to watch the registry, which must be open. Does not wait for it."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._follow(), name="microreg server watch"),
+            loop.create_task(self._look(), name="microreg server watch state"),
+        ]
+
+    async def close(self) -> None:
+        """End all streams and the watch."""
+        self.drain()
+        await end(*self._tasks)
+
+    def drain(self) -> None:
+        """End all streams, in order, and take no new ones."""
+        self._draining = True
+        self._end_streams()
+
+    async def _follow(self) -> None:
+        try:
+            async with self._registry.watch() as watch:
+                self._watch = watch
+                async for event in watch:
+                    self._heard(event)
+        except RegistryError as error:
+            log.error("the registry cannot be watched: %s", error, extra={"error": str(error)})
+
+    async def _look(self) -> None:
+        """Ends the streams when the registry is away, so that clients know: what they have may be stale."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            if self.streams and not self.live:
+                self._end_streams()
+
+    def _end_streams(self) -> None:
+        for stream in tuple(self.streams):
+            stream.end()
+
+    # -- what there is ---------------------------------------------------------------------------
+
+    @property
+    def live(self) -> bool:
+        """Whether the registry is being watched."""
+        return self._watch is not None and self._watch.state == "live" and self._read.is_set()
+
+    @property
+    def id(self) -> bytes:
+        """The id of the latest change."""
+        return b"%s-%d" % (self.epoch.encode(), self.sequence)
+
+    async def ready(self, timeout: float = 2.0) -> None:
+        """Wait until the registry is being watched. Raises RegistryUnavailable when it is not in time, or draining.
+
+        What this server has acknowledged before is in the catalog then, unless its watch is slow to tell.
+        """
+        if not self.live and not self._draining:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._read.wait()
+        while self._unheard:
+            key, (until, heard) = next(iter(self._unheard.items()))
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await heard.wait()
+            self._unheard.pop(key, None)
+        if not self.live or self._draining:
+            error = None if self._watch is None else self._watch.error
+            if isinstance(error, HOPELESS):
+                raise error
+            raise RegistryUnavailable(f"the registry is not watched: {error or 'the server ends'}")
+
+    def expect(self, name: str, id: str, record: Service | None) -> None:
+        """Say that this was written and acknowledged, None for a node that was withdrawn: the watch is to tell it."""
+        if self.catalog.get(name, id) != record:
+            until = asyncio.get_running_loop().time() + _SLOW
+            self._unheard[name, id] = until, asyncio.Event()
+
+    def _heard(self, event: Event) -> None:
+        if isinstance(event, Snapshot):
+            self.catalog.apply(event)
+            for record in event.records:
+                self._count(record.name, 1)
+            self._read.set()
+            return
+        unheard = self._unheard.pop((event.service.name, event.node.id), None)
+        if unheard is not None:
+            unheard[1].set()
+        name = event.service.name
+        self.catalog.apply(event)
+        if event.action is not Action.UPDATE:
+            self._count(name, -1 if event.action is Action.DELETE else 1)
+        self.sequence += 1
+        self._touched[name] = self.sequence
+        entry = _Entry(name, _change(self.id, event))
+        self._ring.append(entry)
+        self._ring_bytes += len(entry.data)
+        while len(self._ring) > _RING_CHANGES or self._ring_bytes > _RING_BYTES:
+            self._ring_bytes -= len(self._ring.popleft().data)
+        for key in (name, None):
+            for stream in self._by_name.get(key, ()):
+                stream.put(entry.data)
+        if self.told is not None:
+            self.told(event)
+
+    def _count(self, name: str, step: int) -> None:
+        self.nodes += step
+        count = self.names.get(name, 0) + step
+        if count:
+            self.names[name] = count
+        else:
+            self.names.pop(name, None)
+            self._touched.pop(name, None)
+
+    # -- streams ---------------------------------------------------------------------------------
+
+    def subscribe(self, names: Names) -> Stream:
+        """Follow these names from now on, until the stream is closed."""
+        stream = Stream(self, names)
+        self.streams.add(stream)
+        for key in (None,) if names is None else names:
+            self._by_name.setdefault(key, set()).add(stream)
+        return stream
+
+    def unsubscribe(self, stream: Stream) -> None:
+        """Forget a stream."""
+        self.streams.discard(stream)
+        for key in (None,) if stream.names is None else stream.names:
+            group = self._by_name.get(key, set())
+            group.discard(stream)
+            if not group:
+                self._by_name.pop(key, None)
+
+    def since(self, last: str, names: Names) -> list[bytes] | None:
+        """The changes of these names after the one with the id ``last``; None where they are not known any more."""
+        epoch, _, number = last.partition("-")
+        if epoch != self.epoch or not number.isascii() or not number.isdigit():
+            return None
+        missed = self.sequence - int(number[:19])
+        if not 0 <= missed <= len(self._ring):
+            return None
+        entries = islice(self._ring, len(self._ring) - missed, None)
+        return [entry.data for entry in entries if names is None or entry.name in names]
+
+    def snapshot(self, names: Names) -> AsyncGenerator[bytes, None]:
+        """One snapshot event for each of these names (or one for all), as of now, in pieces of some size.
+
+        Only the last one has an id: who has heard a part of them is not to go on as if it had heard all.
+        """
+        views = [
+            _View(name, self._touched.get(name, 0), tuple(self.catalog.records(name)))
+            for name in sorted(self.names if names is None else names)
+        ]
+        return self._of_all(views, self.id) if names is None else self._of_each(views, self.id)
+
+    async def _of_all(self, views: list[_View], number: bytes) -> AsyncGenerator[bytes, None]:
+        yield b'event: snapshot\ndata: {"name":null,"services":[\n'
+        for view in views:
+            part = await self._services(view)
+            yield b"data: %s%s\n" % (b"" if view is views[0] else b",", part)
+        yield b"data: ]}\nid: %s\n\n" % number
+
+    async def _of_each(self, views: list[_View], number: bytes) -> AsyncGenerator[bytes, None]:
+        for view in views:
+            head = b'event: snapshot\ndata: {"name":%s,"services":[' % json.encode(view.name)
+            tail = b"]}\nid: %s\n\n" % number if view is views[-1] else b"]}\n\n"
+            yield head + await self._services(view) + tail
+
+    async def _services(self, view: _View) -> bytes:
+        """The services of a name as JSON, without brackets. Kept until the name changes, within bounds."""
+        known = self._encoded.get(view.name)
+        if known is not None and known[0] == view.touched:
+            return known[1]
+        pieces: list[bytes] = []
+        for group in _grouped(view.records):
+            for start in range(0, len(group.nodes), _SLICE):
+                pieces.append(encode(group.with_nodes(*group.nodes[start : start + _SLICE])))
+                if start:
+                    await asyncio.sleep(0)
+        part = b",".join(pieces)
+        if self._encoded_bytes + len(part) > _CACHE_BYTES:
+            self._encoded.clear()
+            self._encoded_bytes = 0
+        self._encoded_bytes += len(part) - len(self._encoded.get(view.name, (0, b""))[1])
+        self._encoded[view.name] = view.touched, part
+        return part
+
+
+class Stream:
+    """What one client has yet to hear."""
+
+    __slots__ = ("_hub", "_over", "_pending", "_wake", "names")
+
+    def __init__(self, hub: Hub, names: Names) -> None:
+        self.names = names
+        self._hub = hub
+        self._pending: list[bytes] | None = []
+        self._wake = asyncio.Event()
+        self._over = False
+
+    def put(self, data: bytes) -> None:
+        """Have the client hear this. One that is too far behind hears a snapshot instead."""
+        if self._pending is not None:
+            if len(self._pending) >= _PENDING:
+                self._pending = None
+            else:
+                self._pending.append(data)
+        self._wake.set()
+
+    def end(self) -> None:
+        """Let the client hear what is waiting, and nothing more."""
+        self._over = True
+        self._wake.set()
+
+    async def take(self, heartbeat: float) -> AsyncGenerator[bytes, None]:
+        """What is waiting; when there is nothing for ``heartbeat`` seconds, a sign of life. Ends with the stream."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(heartbeat):
+                    await self._wake.wait()
+            if not self._wake.is_set():
+                yield b":\nid: " + self._hub.id + b"\n\n"
+                continue
+            self._wake.clear()
+            pending, self._pending = self._pending, []
+            if pending is None:
+                async for piece in self._hub.snapshot(self.names):
+                    yield piece
+            elif pending:
+                yield b"".join(pending)
+            if self._over:
+                return
+
+    def close(self) -> None:
+        """Hear nothing any more."""
+        self._over = True
+        self._hub.unsubscribe(self)
+
+
+def _change(number: bytes, change: Change) -> bytes:
+    reason = b"null" if change.reason is None else b'"%s"' % change.reason.encode()
+    text = b'id: %s\nevent: change\ndata: {"action":"%s","reason":%s,"service":%s}\n\n'
+    return text % (number, change.action.encode(), reason, encode(change.service))
+
+
+def _grouped(records: Iterable[Service]) -> list[Service]:
+    """The same nodes in as few services as can be, each with the metadata and endpoints that it was written with."""
+    groups: dict[Service, list[Service]] = {}
+    for record in records:
+        groups.setdefault(record.with_nodes(), []).append(record)
+    return [head.with_nodes(*(record.nodes[0] for record in group)) for head, group in groups.items()]

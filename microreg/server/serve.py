@@ -1,0 +1,162 @@
+"""Runs the HTTP registry: sockets, TLS, uvicorn, and an end in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from microreg import Registry
+from microreg.errors import ConfigError
+from microreg.net import join_address
+from microreg.server.app import application
+from microreg.server.protocol import bounded
+from microreg.server.settings import Settings
+
+__all__ = ["Listener", "listen", "serve"]
+
+_DRAIN = 5
+"""Seconds that open requests may take once the server is to end."""
+_BACKLOG = 2048
+_UNANSWERED = 30_000
+"""Milliseconds after which the kernel gives a connection up whose other side confirms nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Sockets that are bound, and what clients find there."""
+
+    sockets: tuple[socket.socket, ...]
+    tls: ssl.SSLContext | None
+
+    @property
+    def url(self) -> str:
+        """Where it listens, as clients write it."""
+        host, port = self.sockets[0].getsockname()[:2]
+        return f"{'http' if self.tls is None else 'https'}://{join_address(host, port)}"
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for each in self.sockets:
+            each.close()
+
+
+def listen(host: str, port: int, cert: Path | None = None, key: Path | None = None) -> Listener:
+    """Bind to every address of ``host``. Raises ConfigError where that is not possible, or the certificate no good."""
+    if (cert is None) != (key is None):
+        raise ConfigError("certificate and key belong together: give both files, --tls-cert and --tls-key, or neither")
+    tls = None if cert is None or key is None else _tls(cert, key)
+    bound: list[socket.socket] = []
+    try:
+        for family, address in _addresses(host, port):
+            if not port and bound:  # the port that the first one was given
+                address = (address[0], bound[0].getsockname()[1], *address[2:])
+            bound.append(_bound(family, address))
+    except OSError as error:
+        for each in bound:
+            each.close()
+        raise ConfigError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
+    return Listener(tuple(bound), tls)
+
+
+def _addresses(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
+    """What the name of a host means: a family, and an address of it, each once."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNANSWERED)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind(address)
+        made.listen(_BACKLOG)
+        made.setblocking(False)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _tls(cert: Path, key: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(cert, key, password="")  # or else it would ask at the terminal
+    except (OSError, ssl.SSLError) as error:
+        text = "expected a certificate and its private key in PEM, without a pass phrase"
+        raise ConfigError(f"TLS: {cert} and {key}: {error}; {text}") from None
+    return context
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without signal handlers of its own, which says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._is_ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._is_ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+async def serve(
+    registry: Registry,
+    listener: Listener,
+    settings: Settings,
+    stop: Callable[[], Awaitable[object]],
+    *,
+    max_connections: int,
+    ready: Callable[[], None],
+    proxies: str = "",
+) -> None:
+    """Serve an open registry until ``stop()`` returns; then streams end, open requests are answered, and it returns.
+
+    ``ready`` is called when requests are answered. ``proxies`` are the addresses, separated by commas, whose
+    ``X-Forwarded-For`` is believed.
+    """
+    async with application(registry, settings) as app:
+        config = uvicorn.Config(
+            app,
+            http=bounded(max_connections),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=bool(proxies),
+            forwarded_allow_ips=proxies or None,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=_DRAIN,
+            backlog=_BACKLOG,
+        )
+        config.load()
+        if listener.tls is not None:
+            config.ssl = listener.tls
+        server = _Server(config, ready)
+        running = asyncio.create_task(server.serve(list(listener.sockets)), name="microreg server")
+        asked = asyncio.ensure_future(stop())
+        try:
+            await asyncio.wait([running, asked], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asked.cancel()
+            app.drain()
+            server.should_exit = True
+            await running

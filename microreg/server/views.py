@@ -1,0 +1,205 @@
+"""What the APIs of other registries share: their clients' nodes among the services, and their kind of JSON.
+
+A view stores nothing of its own: a client's registration is a node like any other, and a mark in the node's metadata
+says whose client it is. What is kept here is found again from the registry's watch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from microreg import Registry, Service
+from microreg.codec import encode
+from microreg.errors import InvalidService
+from microreg.events import Action, Change, Reason
+from microreg.server.bodies import read_body
+from microreg.server.hub import Hub
+from microreg.server.problems import JSON, Problem, problem, reply
+from microreg.server.records import Records
+from microreg.server.settings import Settings
+
+__all__ = ["Answer", "Clients", "Endpoint", "Server", "Turns", "fields", "text"]
+
+K = TypeVar("K", bound=Hashable)
+
+_LATE = 120.0
+"""Seconds for which a client's node that was withdrawn is not taken from a watch that is late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a view works on."""
+
+    registry: Registry
+    hub: Hub
+    records: Records
+    settings: Settings
+
+
+class Turns(Generic[K]):
+    """One at a time for each key: of two requests for one node, the second one sees what the first one did."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[K, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def __call__(self, key: K) -> AsyncGenerator[None]:
+        """Wait for the turn, and have it for the block."""
+        lock, users = self._waiting.get(key) or (asyncio.Lock(), 0)
+        self._waiting[key] = lock, users + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._waiting.pop(key)
+            if users > 1:
+                self._waiting[key] = lock, users - 1
+
+
+class Clients(Generic[K]):
+    """The nodes that carry a mark, by what their clients know of them.
+
+    ``key_of`` gives that for a record. ``gone`` is told of every node that somebody else than its client took away,
+    or its ttl. Every method that writes is to be called in a turn of its key.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        mark: str,
+        key_of: Callable[[Service], K],
+        gone: Callable[[K, Service, Reason | None], None] | None = None,
+    ) -> None:
+        self._server = server
+        self._mark = mark
+        self._key_of = key_of
+        self._gone = gone
+        self._records: dict[K, Service] = {}
+        self._left: dict[K, float] = {}
+        self.turn: Turns[K] = Turns()
+        server.hub.catalog.subscribe(None, self._heard)
+
+    def get(self, key: K) -> Service | None:
+        """The record of a client's node, None where it is not known."""
+        return self._records.get(key)
+
+    async def find(self, key: K) -> Service | None:
+        """The same; for one that is not known it waits until the registry is watched.
+
+        Raises RegistryUnavailable where it is not, for nobody can know then.
+        """
+        if key not in self._records:
+            await self._server.hub.ready()
+        return self._records.get(key)
+
+    async def add(self, record: Service, ttl: float) -> None:
+        """Register a new node for ``ttl`` seconds. Raises Problem where there are too many."""
+        node = record.nodes[0]
+        await self._server.records.put(record.name, node.id, encode(record), ttl, None)
+        key = self._key_of(record)
+        self._left.pop(key, None)
+        self._records[key] = record
+
+    async def renew(self, record: Service, ttl: float) -> None:
+        """Let a node live for ``ttl`` more seconds, with this record."""
+        await self._server.registry.register(record, ttl=ttl)
+        self._records[self._key_of(record)] = record
+
+    async def withdraw(self, record: Service) -> None:
+        """Deregister a node, whoever registered it."""
+        await self._server.records.withdraw(record.name, record.nodes[0].id, None)
+        key = self._key_of(record)
+        self._records.pop(key, None)
+        now = asyncio.get_running_loop().time()
+        self._left.pop(key, None)
+        self._left[key] = now + _LATE
+        for old, until in tuple(self._left.items()) if len(self._left) % 64 == 0 else ():
+            if until > now:
+                break
+            del self._left[old]
+
+    def _heard(self, change: Change) -> None:
+        record = change.service
+        key = self._key_of(record)
+        known = self._records.get(key)
+        if known is not None and known.name != record.name:
+            return  # a node with the same id, of another service
+        if change.action is Action.DELETE:
+            if self._records.pop(key, None) is not None and self._gone is not None:
+                self._gone(key, record, change.reason)
+        elif self._mark in change.node.metadata:
+            until = self._left.get(key)
+            if until is None or until < asyncio.get_running_loop().time():
+                self._records[key] = record
+        else:
+            self._records.pop(key, None)  # somebody has registered another node in its place
+
+
+# -- their JSON --------------------------------------------------------------------------------------------
+
+
+Answer = Callable[[Scope, bytes], Awaitable[tuple[int, bytes]]]
+"""Answers one request: its body, to status and body."""
+
+
+class Endpoint:
+    """One path, as an ASGI application. What these clients were told with 400 is 400: not 422.
+
+    Errors are problem documents; with ``worded``, the text is under ``error`` too, where such clients look for it.
+    """
+
+    def __init__(self, limit: int, methods: Mapping[str, Answer], *, kind: bytes = JSON, worded: bool = False) -> None:
+        self._limit = limit
+        self._methods = dict(methods)
+        if "GET" in methods:
+            self._methods["HEAD"] = methods["GET"]
+        self._kind = kind
+        self._worded = worded
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            answer = self._methods.get(scope["method"])
+            if answer is None:
+                allowed = ", ".join(self._methods)
+                headers = {b"allow": allowed.encode()}
+                raise Problem(405, "method_not_allowed", f"this path takes {allowed}", headers=headers)
+            status, body = await answer(scope, await read_body(scope, receive, self._limit))
+        except Exception as error:
+            await self._refusal(error).send(send)
+        else:
+            await reply(send, body, status=status, kind=self._kind)
+
+    def _refusal(self, error: Exception) -> Problem:
+        found = problem(error)
+        if isinstance(error, InvalidService):
+            found.status = 400
+        if self._worded:
+            found.members["error"] = found.detail
+        return found
+
+
+def fields(body: bytes) -> dict[str, object]:
+    """The members of a JSON object, their names in lower case: Go's decoders take any case. Raises Problem."""
+    try:
+        found = msgspec.json.decode(body, type=dict[str, object])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise Problem(400, "bad_request", f"the body: expected a JSON object; {error}") from None
+    return {name.lower(): value for name, value in found.items()}
+
+
+def text(given: Mapping[str, object], name: str, *, required: bool = False) -> str:
+    """A member that is a string; null and nothing are an empty one. Raises Problem."""
+    value = given.get(name)
+    if value is not None and not isinstance(value, str):
+        raise Problem(400, "bad_request", f"{name}: expected a string")
+    if required and not value:
+        raise Problem(400, "bad_request", f"{name}: it is missing or empty; expected a string")
+    return value or ""

@@ -1,0 +1,174 @@
+"""Requests to one agent: how many at once, how long, and what their errors mean."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar, cast
+
+import aiohttp
+from consul.base import Response
+from consul.exceptions import ConsulException
+
+from microreg.net import join_address
+from microreg_consul.failures import Unknown, failure, filtered
+from microreg_consul.health import Entry, text
+from microreg_consul.transport import Consul, session
+
+__all__ = ["WAIT", "Agent", "Client"]
+
+T = TypeVar("T")
+
+WAIT = 10.0
+"""Seconds that a blocking query may stand at most; the agent adds up to a sixteenth."""
+_SILENCE = WAIT * 17 / 16 + 3.0
+"""Seconds of silence after which a blocking query is given up: a black hole is noticed within 14."""
+_CALLS = 16
+"""Requests at once that are no blocking queries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """Where an agent is, and how to speak to it."""
+
+    host: str
+    port: int
+    token: str = ""
+    dc: str = ""
+    tls: ssl.SSLContext | None = None
+    server_name: str = ""
+    timeout: float = 5.0
+
+
+class Client:
+    """One client of an agent, in the running loop. Errors are those of the tree.
+
+    What reads may ``wait`` so many seconds for an index other than the one given: then it is a blocking query.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self.where = join_address(agent.host, agent.port)
+        self._session = session(agent.tls)
+        make = partial(
+            Consul,
+            self._session,
+            (agent.host, agent.port),
+            tls=agent.tls is not None,
+            server_name=agent.server_name,
+            token=agent.token,
+            dc=agent.dc,
+        )
+        self._calls, self._queries = make(patience=agent.timeout), make(patience=_SILENCE)
+        self._free = asyncio.Semaphore(_CALLS)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    async def entries(self, name: str, index: int = 0, wait: float = WAIT) -> tuple[int, list[Entry]]:
+        """What stands under a name, with its checks. Raises PermissionDenied where ACLs hide it."""
+        if not all(part.strip(".") for part in name.split("/")):
+            return 1, []  # no path of a URL can say such a name
+        found, entries = await self._read(lambda consul: partial(consul.health.service, name), index, wait)
+        if not entries:
+            await self.confirm(name)
+        return found, cast("list[Entry]", entries or [])
+
+    async def checks(self, index: int = 0, wait: float = WAIT) -> tuple[int, list[Entry]]:
+        """Every check of every service and agent."""
+        found, checks = await self._read(lambda consul: partial(consul.health.state, "any"), index, wait)
+        return found, cast("list[Entry]", checks or [])
+
+    async def services(self, index: int = 0, wait: float = WAIT) -> tuple[int, dict[str, list[str]]]:
+        """Every name, with the tags under it. Raises PermissionDenied where ACLs hide even Consul's own."""
+        found, services = await self._read(lambda consul: consul.catalog.services, index, wait)
+        if not services:
+            await self.confirm("consul")
+        return found, services or {}
+
+    async def confirm(self, name: str) -> None:
+        """Raise PermissionDenied where this name may not be read: reads say so by leaving out what is there."""
+
+        def allowed(response: Response) -> bool:
+            # 403 is what counts. 404, 429 and 503 say how the service is.
+            return response.code != 403
+
+        call = partial(self._calls.http.get, allowed, f"/v1/agent/health/service/name/{name}")
+        if not await self._call(lambda: call(headers=self._calls.prepare_headers())):
+            raise filtered(f"service {name!r}", self.where)
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    async def register(self, body: Mapping[str, object], checks: Sequence[Mapping[str, object]]) -> None:
+        """Register a service with exactly these checks. A check that was there before keeps its state."""
+        done = await self._call(
+            lambda: self._calls.agent.service.register(
+                cast(str, body["Name"]),
+                cast(str, body["ID"]),
+                cast(str, body["Address"]),
+                cast(int, body["Port"]),
+                cast("list[str]", body["Tags"]),
+                checks[0],
+                extra_checks=list(checks[1:]),
+                meta=cast("dict[str, str]", body["Meta"]),
+                weights=cast("dict[str, int] | None", body.get("Weights")),
+                replace_existing_checks=True,
+            )
+        )
+        if not done:
+            raise failure(ConsulException("404 for a registration"), self.where)
+
+    async def deregister(self, service_id: str) -> None:
+        """Take a service away, if it is there."""
+        try:
+            await self._call(lambda: self._calls.agent.service.deregister(service_id))
+        except Unknown:
+            pass
+
+    async def name_of(self, service_id: str) -> str | None:
+        """The name under which the agent has a service, None where it has none."""
+        try:
+            found = await self._call(lambda: self._calls.agent.service_definition(service_id))
+        except Unknown:
+            return None
+        return None if found is None else text(found, "Service")
+
+    async def renew(self, check_id: str, *, warning: bool = False) -> bool:
+        """Let a TTL check begin anew, as passing or as warning. False where the agent does not have it."""
+        check = self._calls.agent.check
+        try:
+            return await self._call(lambda: (check.ttl_warn if warning else check.ttl_pass)(check_id))
+        except Unknown:
+            return False
+
+    # -- asking ------------------------------------------------------------------------------------
+
+    async def _read(
+        self, method: Callable[[Consul], Callable[..., Awaitable[tuple[str, T]]]], index: int, wait: float
+    ) -> tuple[int, T]:
+        """The answer and its index, which is at least 1."""
+        if index:
+            ask = method(self._queries)
+            found, answer = await self._translated(lambda: ask(index=str(index), wait=f"{wait * 1000:.0f}ms"))
+        else:
+            found, answer = await self._call(method(self._calls))
+        try:
+            return max(1, int(found)), answer
+        except ValueError:
+            raise failure(ConsulException(f"X-Consul-Index is {found!r}; expected a number"), self.where) from None
+
+    async def _call(self, ask: Callable[[], Awaitable[T]]) -> T:
+        async with self._free:
+            return await self._translated(ask)
+
+    async def _translated(self, ask: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await ask()
+        except (ConsulException, aiohttp.ClientError, TimeoutError, OSError) as error:
+            found = failure(error, self.where)
+        raise found

@@ -1,0 +1,106 @@
+"""What one client holds in an agent: which check of each node is renewed, and how it is written and withdrawn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from microreg.errors import RegistryUnavailable
+from microreg.model import Service, Status
+from microreg_consul.client import Client
+from microreg_consul.health import checks_to_register
+from microreg_consul.layouts import GoMicro, Layout
+
+__all__ = ["Holdings"]
+
+_ATTEMPTS = 3
+_FEW = 64
+_FORGET = 60.0
+
+
+class _Holding:
+    """One node, as it was last written."""
+
+    __slots__ = ("check", "lock", "record", "ttl", "until", "users")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0
+        """How many calls have it, or wait for it."""
+        self.record: Service | None = None
+        """What the agent has; None where that is not known."""
+        self.ttl = 0.0
+        self.check = ""
+        self.until = 0.0
+
+
+class Holdings:
+    """All nodes that one client has registered. Renewing one passes its TTL check, which writes nothing."""
+
+    def __init__(self, client: Client, layout: Layout) -> None:
+        self._client = client
+        self._layout = layout
+        self._own = not isinstance(layout, GoMicro)
+        self._held: dict[str, _Holding] = {}
+        self._limit = _FEW
+        self._time = asyncio.get_running_loop().time
+
+    async def write(self, record: Service, ttl: float) -> None:
+        """Register the record, or renew it where it is in place."""
+        async with self._holding(record) as held:
+            held.until = self._time() + ttl
+            if held.ttl == ttl and held.record == record and await self._renewed(held.check, record):
+                return
+            held.record = None
+            body = self._layout.registration(record)
+            checks = checks_to_register(record, body, ttl, own=self._own)
+            held.check, held.ttl = str(checks[0]["CheckID"]), ttl
+            for _ in range(_ATTEMPTS):
+                await self._client.register(body, checks)
+                # A check that was there before, and had expired, is critical still.
+                if await self._renewed(held.check, record):
+                    held.record = record
+                    return
+            raise RegistryUnavailable(
+                f"node {record.nodes[0].id!r} of service {record.name!r} was registered, and was not there, "
+                f"{_ATTEMPTS} times: somebody else registers it too, or deregisters it"
+            )
+
+    async def withdraw(self, record: Service) -> None:
+        """Deregister the node, whoever registered it at this agent."""
+        async with self._holding(record) as held:
+            held.record, held.until = None, 0.0
+            id = self._layout.service_id(record.name, record.nodes[0].id)
+            # In go-micro's layout the id does not tell the name: it may be a node of another service.
+            if self._own or await self._client.name_of(id) == record.name:
+                await self._client.deregister(id)
+
+    async def _renewed(self, check: str, record: Service) -> bool:
+        """Whether the check is in place, and begins anew."""
+        # go-micro passes its checks, whatever the status.
+        return await self._client.renew(check, warning=self._own and record.nodes[0].status is Status.WARNING)
+
+    @asynccontextmanager
+    async def _holding(self, record: Service) -> AsyncGenerator[_Holding]:
+        """What is held of this node, while nobody else has it; forgotten afterwards where nothing is."""
+        key = self._layout.service_id(record.name, record.nodes[0].id)
+        held = self._held.get(key)
+        if held is None:
+            if len(self._held) >= self._limit:
+                self._prune()
+            held = self._held[key] = _Holding()
+        held.users += 1
+        try:
+            async with held.lock:
+                yield held
+        finally:
+            held.users -= 1
+            if not held.users and held.record is None:
+                del self._held[key]
+
+    def _prune(self) -> None:
+        """Forget the nodes that expired long ago."""
+        now = self._time()
+        self._held = {key: held for key, held in self._held.items() if held.users or held.until + _FORGET > now}
+        self._limit = max(_FEW, 2 * len(self._held))

@@ -1,0 +1,116 @@
+"""A Consul agent behind a proxy, and what can be done to it; a client of another make for looking at it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+
+from microreg import codec
+from microreg.errors import InvalidService
+from microreg.model import Node, Service, Status
+from microreg.net import split_address
+from microreg.testing import Proxy, ServerFaults, ServerProcess
+from microreg_consul.layouts import OWN_KEYS, Layout
+
+__all__ = ["ConsulFaults", "Raw", "record"]
+
+_LIMIT = 64 * 512
+"""Bytes that Meta can hold."""
+
+
+class Raw:
+    """HTTP alone: what microreg has not touched."""
+
+    def __init__(self, port: int, token: str = "") -> None:
+        self._base = f"http://127.0.0.1:{port}/v1"
+        self._headers = {"X-Consul-Token": token} if token else {}
+
+    async def __aenter__(self) -> Raw:
+        self._session = aiohttp.ClientSession(headers=self._headers)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def get(self, path: str) -> Any:
+        """The answer, read as JSON."""
+        async with self._session.get(self._base + quote(path, safe="/?=&")) as answer:
+            answer.raise_for_status()
+            return await answer.json()
+
+    async def delete(self, path: str) -> None:
+        """Delete, as an operator does."""
+        async with self._session.delete(self._base + path) as answer:
+            answer.raise_for_status()
+
+    async def put(self, path: str, body: Mapping[str, object] | None = None) -> Any:
+        """The answer, read as JSON; None where there is none."""
+        async with self._session.put(self._base + quote(path, safe="/?=&"), json=body) as answer:
+            text = await answer.text()
+            if answer.status >= 400:
+                raise RuntimeError(f"PUT {path}: {answer.status} {text}")
+            return json.loads(text) if text else None
+
+    async def register(self, id: str, name: str, **fields: object) -> None:
+        """Register a service without a check."""
+        fields = {"Address": "10.0.0.1", "Port": 80} | fields
+        await self.put("/agent/service/register", {"ID": id, "Name": name} | fields)
+
+    async def deregister(self, id: str) -> None:
+        """Take a service away."""
+        await self.put(f"/agent/service/deregister/{id}")
+
+    async def entries(self, name: str) -> list[dict[str, Any]]:
+        """What stands under a name, with its checks."""
+        return list(await self.get(f"/health/service/{name}"))
+
+    async def services(self) -> dict[str, dict[str, Any]]:
+        """The services of the agent, by id."""
+        return dict(await self.get("/agent/services"))
+
+    async def checks(self) -> dict[str, dict[str, Any]]:
+        """The checks of the agent, by id."""
+        return dict(await self.get("/agent/checks"))
+
+
+class ConsulFaults(ServerFaults):
+    """Every fault of the kit over a Consul that is reached through a proxy."""
+
+    def __init__(self, server: ServerProcess, proxy: Proxy) -> None:
+        super().__init__(server, proxy)
+        self._written: dict[tuple[str, str], str] = {}
+
+    async def write_raw(self, name: str, id: str, data: bytes | None) -> None:
+        """The bytes go where a record's JSON is in Meta, as many as it can hold; the address is a field of its own."""
+        async with Raw(self.server.port) as raw:
+            if data is None:
+                await raw.deregister(self._written.pop((name, id)))
+                return
+            node = _node(data, id)
+            host, port = split_address(node.address)
+            service_id = self._written[name, id] = Layout().service_id(name, node.id)
+            text = data.decode("latin-1" if b"\xff" in data else "utf-8")[:_LIMIT] or " "
+            pieces = [text[start : start + 512] for start in range(0, len(text), 512)]
+            meta = {f"{OWN_KEYS}{number}": piece for number, piece in enumerate(pieces, 1)}
+            await raw.register(service_id, name, Address=host, Port=port, Meta=meta)
+
+
+def _node(data: bytes, id: str) -> Node:
+    """The node that these bytes tell, or else one that they do not."""
+    try:
+        service = codec.decode(data)
+    except InvalidService:
+        service = Service("")
+    return service.nodes[0] if service.nodes else Node("10.0.0.1:80", id=id)
+
+
+def record(name: str, id: str, port: int = 80, *, status: Status = Status.PASSING, **metadata: str) -> Service:
+    """A service of one node."""
+    return Service(name, nodes=[Node(f"10.0.0.1:{port}", id=id, metadata=metadata, status=status)])

@@ -1,0 +1,160 @@
+"""``layout=go-micro``: one fleet with go-micro's programs. What they read and write, tag by tag.
+
+go-micro's Consul registry keeps what it knows of a node in tags of its service: a pair of metadata, an endpoint or the
+version each, deflated and in hexadecimal digits. No two builds deflate alike, so tags are compared inflated. The
+vectors were written by go-micro's current version and by v2.9.1, built with Go 1.25 and 1.27.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import cast
+
+import pytest
+
+from consul_entries import entry, raw
+from microreg import Endpoint, Node, Service, Status, Value
+from microreg_consul.layouts import GoMicro, Layout
+from microreg_consul.records import Records
+from microreg_consul.tags import pack, unpack
+
+TAGS = [
+    "t-789caa562a28ca2fc94fcecf51b2524a2f2a4856aa05040000ffff468306d9",
+    "t-789caa56aacacf4b55b2524a54aa05040000ffff1a7e03d8",
+    "e-789c8ccd41aa02311084e1bbd43abc03e402cfb55b7111b018844e66ecee08127277611883382e5c35fc74f135286f95e6880d256522e2"
+    "4091f9b8e5007f2c5fea3d49a5219ec66c3de3dd5caf657a7b2c55a49f7b80d296b918f7e2d63fc991f766b6e91732d3d32579426c3dbcb6"
+    "ff4a3af56f55d09f010000ffffa70f5b4b",
+    "v-789c32d433d03300040000ffff02ce00ee",
+]
+"""What its current version writes, built with Go 1.25."""
+V2_ENDPOINT = (
+    "e-789c8c8d410ac2301045eff2d7c503e402ba762b2e06fc146192d6cc449092bb8ba504312eba1a78f33e6f419248041c33e9cc87135527"
+    "0cc87c149a233463fd9c373cc05ff31ffa142d34844b9bada7e9e6f99ec62f3115d57aad9fa0cd5332f6c58dff261bee9bd1c63dc948979b"
+    "b8202cb5be030000ffff48345b4b"
+)
+"""The endpoint as v2.9.1 writes it: its fields have another order."""
+GREETER = Service(
+    "greeter",
+    "1.0.0",
+    {},
+    [
+        Endpoint(
+            "Greeter.Hello",
+            Value("HelloRequest", "HelloRequest", (Value("name", "string"),)),
+            Value("HelloResponse", "HelloResponse", (Value("msg", "string"),)),
+        )
+    ],
+    [Node("10.0.0.7:9090", id="greeter-1", metadata={"protocol": "grpc", "zone": "a"})],
+)
+META = {"protocol": "grpc", "zone": "a"}
+
+
+def theirs(*tags: str, meta: dict[str, str] | None = None) -> dict[str, object]:
+    """The greeter as go-micro registers it, with these tags."""
+    return raw(ID="greeter-1", Service="greeter", Address="10.0.0.7", Port=9090, Tags=list(tags), Meta=meta)
+
+
+def inflated(tag: str) -> tuple[str, object]:
+    """What a tag says, whoever deflated it, and in whatever order its keys are."""
+    kind, _, digits = tag.partition("-")
+    data = zlib.decompress(bytes.fromhex(digits))
+    return kind, data.decode() if kind == "v" else json.loads(data)
+
+
+def plain(tag: str) -> str:
+    """The same in the form of go-micro's first versions."""
+    return f"{tag[0]}={zlib.decompress(bytes.fromhex(tag[2:])).decode()}"
+
+
+def test_a_node_is_written_as_go_micro_writes_it() -> None:
+    written = GoMicro().registration(GREETER)
+    tags = cast("list[str]", written.pop("Tags"))
+    assert written == {"ID": "greeter-1", "Name": "greeter", "Address": "10.0.0.7", "Port": 9090, "Meta": META}
+    assert [inflated(tag) for tag in tags] == [inflated(tag) for tag in TAGS]
+    assert inflated(tags[2]) == inflated(V2_ENDPOINT)
+
+
+@pytest.mark.parametrize("endpoint", [TAGS[2], V2_ENDPOINT], ids=["current", "v2.9.1"])
+@pytest.mark.parametrize("meta", [META, None], ids=["with Meta", "v1.13, without"])
+@pytest.mark.parametrize("turn", [1, -1], ids=["in order", "in another order"])
+def test_what_go_micro_writes_is_read(endpoint: str, meta: dict[str, str] | None, turn: int) -> None:
+    tags = [*TAGS[:2], endpoint, TAGS[3]][::turn]
+    assert Records().read(theirs(*tags, meta=meta)) == GREETER
+    assert Records().read(theirs(*map(plain, tags), meta=meta)) == GREETER
+
+
+@pytest.mark.parametrize(
+    ("tag", "version"),
+    [
+        ("v-789c32d433d03300040000ffff02ce00ee", "1.0.0"),
+        ("v-789c000500faff312e302e30030002ce00ee", "1.0.0"),
+        ("v-789c33d433d033000002ce00ee", "1.0.0"),
+        ("v-789cca492c492d2e01040000ffff08cc028e", "latest"),
+        ("v-789c010000ffff00000001", ""),
+        ("v=1.0.0", "1.0.0"),
+        ("v=", ""),
+    ],
+)
+def test_versions_as_different_builds_deflate_them(tag: str, version: str) -> None:
+    assert unpack([tag]).version == version
+    found = Records().read(theirs(tag, meta={"version": "9"}))
+    assert found and found.version == version
+
+
+def test_without_a_tag_of_the_version() -> None:
+    assert unpack(TAGS[:3]).version is None
+    found = Records().read(theirs(*TAGS[:3]))
+    assert found and found == Service("greeter", "", {}, GREETER.endpoints, GREETER.nodes)
+
+
+def test_tags_of_others_do_not_shadow_anything() -> None:
+    """go-micro itself loses all metadata to a tag like the first one, and crashes at one like the second."""
+    foreign = ["traefik.enable=true", "t", "e", "v", "v2", "t-shirts", "e-commerce", "tcp", "edge", "urlprefix-/x"]
+    assert Records().read(theirs(*foreign, *TAGS)) == GREETER
+    assert Records().read(theirs(*TAGS, *foreign)) == GREETER
+
+
+def test_characters_that_json_escapes() -> None:
+    metadata = {"a": "<&>\u2028", "b": 'quote"\\', "c": "é🙂", "d": ""}
+    record = GREETER.with_nodes(GREETER.nodes[0].replace(metadata=metadata))
+    tags = pack(record)
+    assert zlib.decompress(bytes.fromhex(tags[0][2:])) == rb'{"a":"\u003c\u0026\u003e\u2028"}'
+    assert Records().read(entry(GoMicro(), record)) == record
+
+
+def test_what_the_tags_cannot_carry_is_where_go_micro_does_not_look() -> None:
+    record = Service(
+        "greeter", "1.0.0", {"team": "core"}, GREETER.endpoints, [GREETER.nodes[0].replace(status=Status.WARNING)]
+    )
+    written = GoMicro().registration(record)
+    assert written["Meta"] == META | {
+        "microreg-more-1": '{"name":"greeter","metadata":{"team":"core"},'
+        '"nodes":[{"id":"greeter-1","status":"warning"}]}'
+    }
+    assert Records().read(entry(GoMicro(), record)) == record
+
+
+def test_keys_that_consul_refuses_are_in_the_tags_only() -> None:
+    metadata = {"port.http": "8080", "a__b": "c", "consul-x": "y", "microreg-1": "z", "long": "x" * 600}
+    record = GREETER.with_nodes(GREETER.nodes[0].replace(metadata=metadata))
+    assert GoMicro().registration(record)["Meta"] == {"a__b": "c"}
+    assert Records().read(entry(GoMicro(), record)) == record
+
+
+def test_both_layouts_are_read_side_by_side() -> None:
+    records = Records()
+    assert records.read(entry(Layout(), GREETER)) == records.read(entry(GoMicro(), GREETER)) == GREETER
+    assert records.read(theirs(*TAGS, meta=META)) == GREETER
+
+
+def test_the_same_record_has_the_same_tags() -> None:
+    """In another order they would be a change to Consul, and wake everybody who watches."""
+    turned = dict(reversed(GREETER.nodes[0].metadata.items()))
+    assert pack(GREETER.with_nodes(GREETER.nodes[0].replace(metadata=turned))) == pack(GREETER)
+
+
+def test_ids_of_others_are_longer() -> None:
+    id = "go.micro.srv.greeter-" + "0123456789abcdef" * 6
+    found = Records().read(raw(ID=id, Service="go.micro.srv.greeter", Address="::1", Port=1, Tags=TAGS))
+    assert found and found.nodes[0].id == id and found.nodes[0].address == "[::1]:1"

@@ -1,0 +1,30 @@
+"""``http://`` keeps the contract of a registry, whatever happens to the server."""
+
+import pytest
+
+from microreg.testing import Harness, Proxy, ServerFaults, contract, running
+from microreg.toolkit import in_thread
+from servers import microreg_server
+
+pytestmark = pytest.mark.timeout(300)  # the first test runs all checks
+
+# A server keeps nothing over a restart, and the kit asks for a store that does: here that is another server, behind
+# the one which is killed, frozen and cut off.
+store = microreg_server(name="store")
+server = microreg_server(registry=f"http://127.0.0.1:{store.port}?timeout=2s")
+proxy = Proxy(server.port)
+
+
+class Faults(ServerFaults):
+    """Wiping takes away what the store has too."""
+
+    async def restart(self, *, wipe: bool = False) -> None:
+        if wipe:
+            await in_thread(store.restart)
+        await super().restart(wipe=wipe)
+
+
+TestHttp = contract(
+    Harness(f"http://127.0.0.1:{proxy.port}?timeout=3s", faults=Faults(server, proxy), ttl=1.0),
+    around=lambda: running(store, server, proxy),
+)
