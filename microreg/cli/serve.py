@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from microreg.cli.common import configured, option
+from microreg.cli.common import configured, duration, option
 from microreg.cli.errors import write_error
 from microreg.cli.loop import Stop, execute
 from microreg.errors import ConfigError, InvalidService
@@ -24,6 +24,7 @@ __all__ = ["serve"]
 _DEFAULT_REGISTRY = "memory://"
 _DEFAULT_LISTEN = "127.0.0.1:4214"
 _SHORTEST_TOKEN = 8
+_SRSR_TIMEOUT = 30.0
 
 _Registry = Annotated[
     str | None,
@@ -57,6 +58,13 @@ _MaxConnections = Annotated[int, typer.Option("--max-connections", min=1, help="
 _Rate = Annotated[
     float, typer.Option("--rate", min=0.0, help="Requests a second that one address may make on average; 0: no limit.")
 ]
+_State = Annotated[
+    Path | None,
+    option("--state", "FILE", "Keep what is registered in this file, over restarts; for memory:// registries."),
+]
+_SrsrTimeout = Annotated[
+    str | None, option("--srsr-timeout", "TIME", "How long an entry of srsr's API lives without a heartbeat; 30s.")
+]
 _AccessLog = Annotated[bool, typer.Option("--access-log", help="Write a line of JSON to stderr for each request.")]
 
 
@@ -76,6 +84,8 @@ def serve(
     max_connections: _MaxConnections = 30_000,
     rate: _Rate = 0.0,
     access_log: _AccessLog = False,
+    state: _State = None,
+    srsr_timeout: _SrsrTimeout = None,
 ) -> int:
     """Serve a registry over HTTP, for programs that have no client, and for http:// registries of those that have.
 
@@ -88,6 +98,7 @@ def serve(
         from microreg.server.serve import listen as bind
         from microreg.server.serve import serve as run
         from microreg.server.settings import Settings
+        from microreg.server.state import State
 
         settings = Settings(
             tokens=_tokens("--token-file", token_file),
@@ -100,8 +111,11 @@ def serve(
             max_per_client=max_streams,
             rate=rate,
             access_log=access_log,
+            srsr_ttl=duration("--srsr-timeout", srsr_timeout) or _SRSR_TIMEOUT,
         )
         opened = configured(registry or _DEFAULT_REGISTRY)
+        if state is not None:
+            opened = State(opened, state)
         host, port = _address(listen)
         listener = bind(host, port, tls_cert, tls_key)
         _warn(host, bool(settings.tokens), tls_cert is not None)

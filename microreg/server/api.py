@@ -192,7 +192,7 @@ def _stamp(scope: Scope) -> Stamp | None:
     for key, value in scope["headers"]:
         if key == _STAMP:
             client, dash, number = value.decode("latin-1").rpartition("-")
-            if not dash or not 0 < len(client) <= 64 or not number.isdigit() or len(number) > 18:
+            if not dash or not 0 < len(client) <= 64 or not number.isascii() or not number.isdigit() or len(number) > 18:
                 raise Problem(400, "bad_request", "Microreg-Write: expected <client>-<number>, the number counting up")
             return client, int(number)
     return None

@@ -8,16 +8,17 @@ from typing import Any, Self
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route, Router
+from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from microreg import Registry
-from microreg.server import api, openapi
+from microreg.server import api, openapi, prometheus, registro, srsr
 from microreg.server.access import Access
 from microreg.server.hub import Hub
 from microreg.server.problems import JSON, Problem, problem
 from microreg.server.records import Records
 from microreg.server.settings import Settings
+from microreg.server.views import Endpoint, Server
 from microreg.server.watching import Watching
 
 __all__ = ["Application", "application"]
@@ -39,14 +40,12 @@ class Application:
         self.records = Records(registry, self.hub, settings)
         self.hub.told = self.records.gone
         self._api = api.API(registry, self.records, Watching(self.hub, settings), settings.max_body)
-        self._router = Router(self._routes(), default=_nothing_here)
-        self._entry = Access(self._dispatch, settings, api.READING)
-
-    def _routes(self) -> list[BaseRoute]:
-        """Everything but the native API. Views on the same services add theirs here: ``*prometheus.routes(...)``."""
-        return [
-            Route("/openapi.json", _openapi),
-        ]
+        server = Server(registry, self.hub, self.records, settings)
+        routes = _routes(server)
+        exact = [route for route in routes if isinstance(route.endpoint, Endpoint) and not route.param_convertors]
+        self._plain = {route.path: route.app for route in exact}
+        self._router = Router(routes, default=_nothing_here)
+        self._entry = Access(self._dispatch, settings, api.READING | srsr.READING)
 
     async def open(self) -> None:
         """Begin to watch the registry."""
@@ -75,8 +74,11 @@ class Application:
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            if scope["path"].startswith("/v1/"):
+            path: str = scope["path"]
+            if path.startswith("/v1/"):
                 await self._api(scope, receive, send)
+            elif path in self._plain:
+                await self._plain[path](scope, receive, send)
             else:
                 await self._others(scope, receive, send)
         elif scope["type"] == "lifespan":
@@ -106,6 +108,12 @@ class Application:
         await receive()
         await self.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _routes(server: Server) -> list[Route]:
+    """Everything but the native API: views on the same services."""
+    views = [*srsr.routes(server), *registro.routes(server), *prometheus.routes(server)]
+    return [*views, Route("/openapi.json", _openapi)]
 
 
 def _as_problem(error: Exception) -> Problem:

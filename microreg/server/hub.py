@@ -141,12 +141,10 @@ class Hub:
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await self._read.wait()
-        while self._unheard:
-            key, (until, heard) = next(iter(self._unheard.items()))
+        for until, heard in tuple(self._unheard.values()):
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(until):
                     await heard.wait()
-            self._unheard.pop(key, None)
         if not self.live or self._draining:
             error = None if self._watch is None else self._watch.error
             if isinstance(error, HOPELESS):
@@ -155,20 +153,29 @@ class Hub:
 
     def expect(self, name: str, id: str, record: Service | None) -> None:
         """Say that this was written and acknowledged, None for a node that was withdrawn: the watch is to tell it."""
+        self._is_heard(name, id)
+        now = asyncio.get_running_loop().time()
+        for key, (until, _) in tuple(islice(self._unheard.items(), 2)):  # the oldest ones, which nothing was told of
+            if until < now:
+                self._is_heard(*key)
         if self.catalog.get(name, id) != record:
-            until = asyncio.get_running_loop().time() + _SLOW
-            self._unheard[name, id] = until, asyncio.Event()
+            self._unheard[name, id] = now + _SLOW, asyncio.Event()
+
+    def _is_heard(self, name: str, id: str) -> None:
+        unheard = self._unheard.pop((name, id), None)
+        if unheard is not None:
+            unheard[1].set()
 
     def _heard(self, event: Event) -> None:
         if isinstance(event, Snapshot):
             self.catalog.apply(event)
             for record in event.records:
                 self._count(record.name, 1)
+            for key in tuple(self._unheard):
+                self._is_heard(*key)
             self._read.set()
             return
-        unheard = self._unheard.pop((event.service.name, event.node.id), None)
-        if unheard is not None:
-            unheard[1].set()
+        self._is_heard(event.service.name, event.node.id)
         name = event.service.name
         self.catalog.apply(event)
         if event.action is not Action.UPDATE:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from msgspec import json
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 from starlette.types import Scope
 
 from microreg import Node, Service, Status
@@ -45,7 +45,7 @@ _STATES = {
 _Key = tuple[str, str]
 
 
-def routes(server: Server, clock: Callable[[], float] = time.time) -> list[BaseRoute]:
+def routes(server: Server, clock: Callable[[], float] = time.time) -> list[Route]:
     """registro's routes. ``clock`` gives the seconds since 1970 that ``lastRenewal`` is told in."""
     view = _View(server, clock)
     limit = server.settings.max_body
@@ -141,6 +141,7 @@ class _View:
     async def instance(self, scope: Scope, _: bytes) -> tuple[int, bytes]:
         """One instance."""
         key = _asked(scope)
+        await self._server.hub.ready()
         record = await self._find(key)
         if record is not None:
             return 200, _indented(self._document(record.nodes[0], app=key[0])) + b"\n"

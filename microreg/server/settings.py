@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from microreg.errors import ConfigError
-from microreg.rules import check_ttl
+from microreg.rules import MAX_TTL, MIN_TTL
 
 __all__ = ["Settings"]
 
@@ -43,4 +43,5 @@ class Settings:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected at least 1")
         if not self.rate >= 0:
             raise ConfigError(f"rate={self.rate:g}: expected requests a second, or 0 for no limit")
-        check_ttl(self.srsr_ttl)
+        if not MIN_TTL <= self.srsr_ttl <= MAX_TTL:
+            raise ConfigError(f"srsr_ttl={self.srsr_ttl:g}: expected {MIN_TTL:g} to {MAX_TTL:g} seconds")

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from msgspec import json
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 from starlette.types import Scope
 
 from microreg import Node, Service
@@ -38,7 +38,7 @@ _ODD = re.compile(r"[\s\x00-\x1f\x7f]")
 _PORTS = {"https": 443, "wss": 443}
 
 
-def routes(server: Server, rng: random.Random | None = None) -> list[BaseRoute]:
+def routes(server: Server, rng: random.Random | None = None) -> list[Route]:
     """The four routes. ``rng`` chooses among the nodes of a name."""
     view = _View(server, rng or random.Random())
     answers = {

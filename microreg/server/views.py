@@ -81,65 +81,64 @@ class Clients(Generic[K]):
         self._mark = mark
         self._key_of = key_of
         self._gone = gone
-        self._records: dict[K, Service] = {}
+        self._nodes: dict[K, tuple[str, str]] = {}
         self._left: dict[K, float] = {}
         self.turn: Turns[K] = Turns()
         server.hub.catalog.subscribe(None, self._heard)
 
-    def get(self, key: K) -> Service | None:
-        """The record of a client's node, None where it is not known."""
-        return self._records.get(key)
-
     async def find(self, key: K) -> Service | None:
-        """The same; for one that is not known it waits until the registry is watched.
+        """The record of a client's node, None where there is none.
 
-        Raises RegistryUnavailable where it is not, for nobody can know then.
+        Raises RegistryUnavailable where the registry is not watched, for nobody can know then.
         """
-        if key not in self._records:
+        record = self._get(key)
+        if record is None:
             await self._server.hub.ready()
-        return self._records.get(key)
+            record = self._get(key)
+            if record is None:
+                self._nodes.pop(key, None)
+        return record
+
+    def _get(self, key: K) -> Service | None:
+        node = self._nodes.get(key)
+        return None if node is None else self._server.hub.catalog.get(*node)
 
     async def add(self, record: Service, ttl: float) -> None:
         """Register a new node for ``ttl`` seconds. Raises Problem where there are too many."""
-        node = record.nodes[0]
-        await self._server.records.put(record.name, node.id, encode(record), ttl, None)
-        key = self._key_of(record)
+        key, node = self._key_of(record), (record.name, record.nodes[0].id)
+        await self._server.records.put(*node, encode(record), ttl, None)
         self._left.pop(key, None)
-        self._records[key] = record
+        self._nodes[key] = node
 
     async def renew(self, record: Service, ttl: float) -> None:
         """Let a node live for ``ttl`` more seconds, with this record."""
         await self._server.registry.register(record, ttl=ttl)
-        self._records[self._key_of(record)] = record
+        self._server.hub.expect(record.name, record.nodes[0].id, record)
 
     async def withdraw(self, record: Service) -> None:
         """Deregister a node, whoever registered it."""
         await self._server.records.withdraw(record.name, record.nodes[0].id, None)
         key = self._key_of(record)
-        self._records.pop(key, None)
+        self._nodes.pop(key, None)
         now = asyncio.get_running_loop().time()
         self._left.pop(key, None)
         self._left[key] = now + _LATE
-        for old, until in tuple(self._left.items()) if len(self._left) % 64 == 0 else ():
-            if until > now:
-                break
-            del self._left[old]
+        while self._left[oldest := next(iter(self._left))] < now:
+            del self._left[oldest]
 
     def _heard(self, change: Change) -> None:
         record = change.service
-        key = self._key_of(record)
-        known = self._records.get(key)
-        if known is not None and known.name != record.name:
+        key, node = self._key_of(record), (record.name, change.node.id)
+        known = self._nodes.get(key)
+        if known is not None and known != node:
             return  # a node with the same id, of another service
         if change.action is Action.DELETE:
-            if self._records.pop(key, None) is not None and self._gone is not None:
+            if self._nodes.pop(key, None) is not None and self._gone is not None:
                 self._gone(key, record, change.reason)
-        elif self._mark in change.node.metadata:
-            until = self._left.get(key)
-            if until is None or until < asyncio.get_running_loop().time():
-                self._records[key] = record
-        else:
-            self._records.pop(key, None)  # somebody has registered another node in its place
+        elif self._mark not in change.node.metadata:
+            self._nodes.pop(key, None)  # somebody has registered another node in its place
+        elif known is None and self._left.get(key, 0.0) <= asyncio.get_running_loop().time():
+            self._nodes[key] = node
 
 
 # -- their JSON --------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ _PING = 4.0
 _PATIENCE = 8.0
 """Seconds: a server that has not answered a ping by then is gone. A black hole is noticed within 12 s."""
 _GOODBYE = 1.0
+_AT_ONCE = 0.2
 
 
 class Listener(Protocol):
@@ -218,7 +219,7 @@ class Session:
                     await self.client.close()
         self.client.abort()
         with suppress(TimeoutError, OSError, errors.Error):
-            async with asyncio.timeout(_GOODBYE):
+            async with asyncio.timeout(_AT_ONCE):  # nats-py waits for ever where a handshake of TLS has failed
                 await self.client.close()
         await self.client.join()
 

@@ -57,12 +57,19 @@ class Key:
 
 
 def operator_config(operator: Key, account: Key) -> str:
-    """What a server is told of an operator and its one account, which may use JetStream."""
-    everything = {name: -1 for name in ("subs", "data", "payload", "imports", "exports", "conn", "leaf")}
-    limits = {**everything, "wildcards": True, "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1}
-    issued = operator.token(account.public, "account", {"limits": limits})
-    itself = operator.token(operator.public, "operator", {})
-    return f"operator: {itself}\nresolver: MEMORY\nresolver_preload {{ {account.public}: {issued} }}\n"
+    """What a server is told of an operator and its account, which may use JetStream, and that of the system."""
+    everything: dict[str, object] = {
+        name: -1 for name in ("subs", "data", "payload", "imports", "exports", "conn", "leaf")
+    }
+    storage = {"mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1}
+    system = Key.account()
+    issued = {
+        account.public: operator.token(account.public, "account", {"limits": everything | storage}),
+        system.public: operator.token(system.public, "account", {"limits": everything}),
+    }
+    itself = operator.token(operator.public, "operator", {"system_account": system.public})
+    preload = ", ".join(f"{public}: {token}" for public, token in issued.items())
+    return f"operator: {itself}\nsystem_account: {system.public}\nresolver: MEMORY\nresolver_preload {{ {preload} }}\n"
 
 
 def credentials(account: Key, path: Path) -> Path:

@@ -1,0 +1,187 @@
+"""For Prometheus: ``/prometheus/sd``, which tells it what to scrape, and ``/metrics``, what there is to know of this
+server. For those who watch over the server: ``/healthz`` and ``/readyz``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from msgspec import json
+from starlette.routing import Route
+from starlette.types import Scope
+
+from microreg import Service, Status, __version__
+from microreg.errors import RegistryError
+from microreg.events import Action, Change
+from microreg.net import address_problem
+from microreg.server.problems import JSON, Problem
+from microreg.server.views import Endpoint, Server
+
+__all__ = ["routes"]
+
+_TEXT = b"text/plain; version=0.0.4; charset=utf-8"
+_LABEL = re.compile(r"[^A-Za-z0-9_]")
+_SLICE = 500
+
+
+def routes(server: Server, responses: Mapping[int, int] | None = None) -> list[Route]:
+    """The routes. ``responses`` is how often the server has answered with each status code."""
+    view = _View(server, responses or {})
+    limit = server.settings.max_body
+    kinds = {"/prometheus/sd": (view.targets, JSON), "/metrics": (view.metrics, _TEXT)}
+    kinds |= {"/healthz": (view.health, JSON), "/readyz": (view.readiness, JSON)}
+    return [Route(path, Endpoint(limit, {"GET": answer}, kind=kind)) for path, (answer, kind) in kinds.items()]
+
+
+class _View:
+    def __init__(self, server: Server, responses: Mapping[int, int]) -> None:
+        self._hub = server.hub
+        self._responses = responses
+        self._statuses: Counter[str] = Counter()
+        self._changes: Counter[str] = Counter()
+        self._began = time.time()
+        self._hub.catalog.subscribe(None, self._heard)
+
+    async def health(self, _: Scope, __: bytes) -> tuple[int, bytes]:
+        """Whether the server runs: it answers."""
+        return 200, b'{"status":"ok"}'
+
+    async def readiness(self, _: Scope, __: bytes) -> tuple[int, bytes]:
+        """Whether it can do its work: it watches the registry, and is not about to end."""
+        try:
+            await self._hub.ready(0.0)
+        except RegistryError:
+            raise Problem(503, "registry_unavailable", "the registry is not watched, or the server ends") from None
+        return 200, b'{"status":"ready"}'
+
+    # -- service discovery ---------------------------------------------------------------------------------
+
+    async def targets(self, scope: Scope, _: bytes) -> tuple[int, bytes]:
+        """Every node, or those of the names in the query, as a target group of its own.
+
+        The list is always whole. When it is not known it is an error, at which Prometheus keeps the one it has.
+        """
+        names = _names(scope["query_string"])
+        await self._hub.ready()
+        catalog = self._hub.catalog
+        records = [record for name in names for record in catalog.records(name)] if names else list(catalog.records())
+        groups: list[bytes] = []
+        for number, record in enumerate(records, 1):
+            group = _group(record)
+            if group is not None:
+                groups.append(json.encode(group))
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
+        return 200, b"[%s]" % b",\n".join(groups)
+
+    # -- metrics -------------------------------------------------------------------------------------------
+
+    async def metrics(self, _: Scope, __: bytes) -> tuple[int, bytes]:
+        """This server's metrics, in Prometheus' text format."""
+        parts = [_family(*family) for family in (*self._of_registry(), *self._of_server(), *_of_process(self._began))]
+        lines: list[str] = ["# HELP microreg_service_nodes Nodes of a service.", "# TYPE microreg_service_nodes gauge"]
+        for number, (name, count) in enumerate(tuple(self._hub.names.items()), 1):
+            lines.append(_sample("microreg_service_nodes", {"service": name}, count))
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
+        return 200, ("\n".join([*parts, *lines]) + "\n").encode()
+
+    def _of_registry(self) -> Iterator[_Family]:
+        statuses = {_label("status", status): self._statuses[status] for status in Status}
+        changes = {_label("action", action): self._changes[action] for action in Action}
+        yield "microreg_nodes", "gauge", "Nodes that are registered.", statuses
+        yield "microreg_services", "gauge", "Services that have a node.", {(): len(self._hub.names)}
+        yield "microreg_changes_total", "counter", "Changes of nodes that were heard.", changes
+        yield "microreg_registry_up", "gauge", "Whether the registry behind is watched.", {(): int(self._hub.live)}
+
+    def _of_server(self) -> Iterator[_Family]:
+        responses = {_label("code", str(code)): count for code, count in sorted(self._responses.items())}
+        yield "microreg_watchers", "gauge", "Watches that clients have open.", {(): len(self._hub.streams)}
+        if responses:
+            yield "microreg_http_responses_total", "counter", "Requests answered, by status code.", responses
+        yield "microreg_info", "gauge", "The version of microreg.", {_label("version", __version__): 1}
+
+    def _heard(self, change: Change) -> None:
+        self._changes[change.action] += 1
+        if change.action is not Action.DELETE:
+            self._statuses[change.node.status] += 1
+        if change.previous is not None:
+            self._statuses[change.previous.nodes[0].status] -= 1
+
+
+_Labels = tuple[tuple[str, str], ...]
+_Family = tuple[str, str, str, Mapping[_Labels, float]]
+"""Name, type, help, and the samples by their labels."""
+
+
+def _of_process(began: float) -> Iterator[_Family]:
+    """What the client libraries of Prometheus tell of a process, as far as the system says."""
+    yield "process_start_time_seconds", "gauge", "When the server began, since 1970.", {(): round(began, 3)}
+    yield "process_cpu_seconds_total", "counter", "CPU time, of user and system.", {(): time.process_time()}
+    if sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        size = pages * os.sysconf("SC_PAGE_SIZE")
+        yield "process_resident_memory_bytes", "gauge", "Resident memory.", {(): size}
+        yield "process_open_fds", "gauge", "Open file descriptors.", {(): len(os.listdir("/proc/self/fd"))}
+
+
+def _family(name: str, kind: str, help: str, samples: Mapping[_Labels, float]) -> str:
+    lines = [_sample(name, dict(labels), value) for labels, value in samples.items()]
+    return "\n".join([f"# HELP {name} {help}", f"# TYPE {name} {kind}", *lines])
+
+
+def _sample(name: str, labels: Mapping[str, str], value: float) -> str:
+    inner = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+    return f"{name}{{{inner}}} {value!r}" if inner else f"{name} {value!r}"
+
+
+def _label(key: str, value: str) -> _Labels:
+    return ((key, str(value)),)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+# -- target groups -----------------------------------------------------------------------------------------
+
+
+def _group(record: Service) -> dict[str, object] | None:
+    """The target group of a node, on ``port.metrics`` where it has that; None where nobody could call its address."""
+    node = record.nodes[0]
+    target = node.url("metrics").removeprefix("metrics://")
+    if address_problem(target):
+        return None
+    labels = {
+        "__meta_microreg_service": record.name,
+        "__meta_microreg_version": record.version,
+        "__meta_microreg_id": node.id,
+        "__meta_microreg_status": str(node.status),
+        **_metadata("__meta_microreg_service_metadata_", record.metadata),
+        **_metadata("__meta_microreg_metadata_", node.metadata),
+    }
+    return {"targets": [target], "labels": labels}
+
+
+def _metadata(prefix: str, metadata: Mapping[str, str]) -> dict[str, str]:
+    """Metadata as labels: what a label's name cannot have is ``_`` there, and of two that are one then, one counts."""
+    return {prefix + _LABEL.sub("_", key): metadata[key] for key in sorted(metadata)}
+
+
+def _names(query: bytes) -> Iterable[str]:
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=2000, errors="strict")
+    except ValueError:
+        raise Problem(400, "bad_request", "the query is not name=value&name=value in UTF-8") from None
+    for key, _ in pairs:
+        if key != "name":
+            raise Problem(400, "bad_request", f"query parameter {key[:80]!r}: known here: name")
+    return dict.fromkeys(name for _, name in pairs)
