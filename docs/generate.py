@@ -49,7 +49,7 @@ SAMENESS_INTRO = """One interface is one only where every backend answers alike.
 elsewhere are known to answer differently. The tests of each backend run all checks against its real store; a check is
 left out only where the backend lacks a capability, and the table says so."""
 OPTIONS_OF = re.compile(
-    r"(<!-- The options of (\w+): made by `make docs`. -->\n).*?(<!-- End of the options. -->\n)", re.DOTALL
+    r"(<!-- The options of ([\w-]+): made by `make docs`. -->\n).*?(<!-- End of the options. -->\n)", re.DOTALL
 )
 SEEN_INTRO = """Some of those bugs were, or are, real. A mutant has each of them, and dies by these checks."""
 
@@ -193,6 +193,7 @@ def main(arguments: list[str]) -> int:
         "consul.md": backend_page(REFERENCE / "consul.md"),
         "errors.md": errors_page(),
         "etcd.md": backend_page(REFERENCE / "etcd.md"),
+        "nats-pubsub.md": backend_page(REFERENCE / "nats-pubsub.md"),
         "options.md": options_page(),
     }
     for name, text in pages.items():

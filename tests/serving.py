@@ -52,7 +52,8 @@ class Serving:
 
     def watch(self, query: str = "", *, body: object = None, **headers: str) -> Listening:
         """A client of the stream of events."""
-        return Listening(self.app, query, body, {key.replace("_", "-").lower(): value for key, value in headers.items()})
+        named = {key.replace("_", "-").lower(): value for key, value in headers.items()}
+        return Listening(self.app, query, body, named)
 
 
 @asynccontextmanager
@@ -80,7 +81,6 @@ class Listening:
     events: list[Received] = field(default_factory=list[Received])
     chunks: list[bytes] = field(default_factory=list[bytes])
     ended: bool = False
-    error: Exception | None = None
 
     async def __aenter__(self) -> Self:
         self._gone, self._flowing = asyncio.Event(), asyncio.Event()
@@ -128,11 +128,8 @@ class Listening:
             "headers": [(b"host", b"127.0.0.1"), *((k.encode(), v.encode()) for k, v in self.headers.items())],
             "client": (self.client, 1),
         }
-        try:
-            await self.app(scope, self._receive, self._send)
-            self.ended = True
-        except Exception as error:
-            self.error = error
+        await self.app(scope, self._receive, self._send)
+        self.ended = True
 
     async def _receive(self) -> dict[str, object]:
         if not self._sent:

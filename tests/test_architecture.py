@@ -34,7 +34,8 @@ connect
 announce selector
 sync testing
 microreg
-integrations server cli
+integrations server
+cli
 __main__
 """
 HEIGHT = {unit: height for height, line in enumerate(FLOORS.split("\n")) for unit in line.split()}
@@ -58,7 +59,9 @@ ONLY = {
     "rich": {"cli"},
     "starlette": {"server"},
     "fastapi": set[str](),
-    "uvicorn": set[str](),
+    "uvicorn": {"server.protocol", "server.serve"},
+    "uvloop": {"cli.serve"},
+    "aiohttp": {"backends.http"},
     "hypercorn": set[str](),
     "granian": set[str](),
     "httpx": {"integrations.httpx"},
@@ -156,6 +159,17 @@ def test_no_backend_and_no_layer_imports_another(package: str) -> None:
     assert wrong == []
 
 
+def test_the_server_knows_no_backend_not_even_its_own_client() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in FILES
+        if module(path).startswith("microreg.server")
+        for line, name in imports(path)
+        if within(name, "microreg.backends") or within(name, "microreg.cli")
+    ]
+    assert wrong == []
+
+
 @each_file
 def test_modules_and_functions_stay_short(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
@@ -201,4 +215,4 @@ def test_importing_microreg_is_light() -> None:
 def test_importing_connect_loads_no_client_library() -> None:
     loaded = set(python("import sys; from microreg import connect; print(*sys.modules)").split())
     assert "microreg.connect" in loaded
-    assert {"pluggy", "rich", "typer", "zeroconf"} & loaded == set()
+    assert {"aiohttp", "pluggy", "rich", "starlette", "typer", "uvicorn", "zeroconf"} & loaded == set()

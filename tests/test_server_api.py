@@ -123,7 +123,7 @@ def test_bad_paths_methods_and_queries(method: str, path: str, status: int, word
         (b'{"name":"b","nodes":[{"id":"x","address":"10.0.0.1:80"}]}', 422, "invalid_service"),
         (b'{"name":"a","nodes":[{"id":"y","address":"10.0.0.1:80"}]}', 422, "invalid_service"),
         (b'{"name":"a","nodes":[{"id":"x","address":"nowhere"}]}', 422, "invalid_service"),
-        (b'{"name":"a","nodes":[{"id":"x","address":"10.0.0.1:80"},{"id":"z","address":"h:1"}]}', 422, "invalid_service"),
+        (b'{"name":"a","nodes":[{"id":"x","address":"h:1"},{"id":"z","address":"h:1"}]}', 422, "invalid_service"),
         (json.dumps(record("a", "x", metadata={"k": "v" * 1025})).encode(), 422, "invalid_service"),
         (json.dumps(record("a", "x", metadata={f"k{n}": "v" for n in range(65)})).encode(), 422, "invalid_service"),
         (b" " * 100_001, 413, "body_too_large"),
@@ -254,7 +254,7 @@ def test_a_put_that_comes_after_the_delete_it_was_sent_before_changes_nothing() 
 def test_a_bad_stamp_is_a_problem(stamp: str) -> None:
     async def main() -> None:
         async with serving() as server:
-            headers = {"Microreg-Write": stamp.encode("latin-1")}
+            headers = {b"Microreg-Write": stamp.encode("latin-1")}
             answer = await server.http.put("/v1/services/a/nodes/x", json=record("a", "x"), headers=headers)
             assert code(answer) == (400, "bad_request")
 

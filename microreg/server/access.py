@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from microreg.server.problems import Problem
+from microreg.server.problems import Problem, problem
 from microreg.server.settings import Settings
 
 __all__ = ["OPEN", "Access"]
@@ -35,7 +35,7 @@ _LONGEST_TOKEN = 4096
 
 
 class Access:
-    """Stands before an application. What is refused never reaches it.
+    """Stands before an application. What is refused never reaches it, and what it raises becomes a problem document.
 
     - With tokens, every request needs one (``Authorization: Bearer …``), but for the paths in ``OPEN``. Methods that
       write need one for writing, except for a POST to one of ``reading``.
@@ -58,21 +58,23 @@ class Access:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        outer = send
+        outer = _logged(scope, send) if self._settings.access_log else send
+        begun = False
 
         async def send_secured(message: Any) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 message["headers"] = [*message.get("headers", ()), *_SECURITY]
             await outer(message)
 
-        if self._settings.access_log:
-            outer = _logged(scope, send)
         try:
             self._check(scope)
-        except Problem as refused:
-            await refused.send(send_secured)
-            return
-        await self._app(scope, receive, send_secured)
+            await self._app(scope, receive, send_secured)
+        except Exception as error:
+            found = problem(error)
+            if not begun:  # or else the server ends the connection, since the answer is not complete
+                await found.send(send_secured)
 
     def _check(self, scope: Scope) -> None:
         headers: dict[bytes, bytes] = {key: value for key, value in scope["headers"] if key in _SEEN}

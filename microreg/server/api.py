@@ -15,7 +15,7 @@ from microreg.codec import encode
 from microreg.errors import ConfigError, InvalidService
 from microreg.rules import DEFAULT_TTL, check_ttl
 from microreg.server.bodies import read_body, read_json
-from microreg.server.problems import Problem, problem, reply
+from microreg.server.problems import Problem, reply
 from microreg.server.records import Records, Stamp
 from microreg.server.watching import Watching
 from microreg.url import parse_duration
@@ -71,12 +71,9 @@ class API:
         self._watching = watching
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Every error is a problem document, unless the answer has begun."""
-        try:
-            handler, words = self._route(scope)
-            await handler(Call(scope, receive, send, words))
-        except Exception as error:
-            await problem(error).send(send)
+        """Answer one request. Raises what is to be told of as a problem."""
+        handler, words = self._route(scope)
+        await handler(Call(scope, receive, send, words))
 
     def _route(self, scope: Scope) -> tuple[Handler, Sequence[str]]:
         """The handler, and what the path names. A ``/`` in a name is escaped, so the path is split as it came."""
@@ -192,7 +189,8 @@ def _stamp(scope: Scope) -> Stamp | None:
     for key, value in scope["headers"]:
         if key == _STAMP:
             client, dash, number = value.decode("latin-1").rpartition("-")
-            if not dash or not 0 < len(client) <= 64 or not number.isascii() or not number.isdigit() or len(number) > 18:
+            digits = number.isascii() and number.isdigit() and len(number) <= 18
+            if not dash or not 0 < len(client) <= 64 or not digits:
                 raise Problem(400, "bad_request", "Microreg-Write: expected <client>-<number>, the number counting up")
             return client, int(number)
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,7 +15,7 @@ from microreg import Registry
 from microreg.server import api, openapi, prometheus, registro, srsr
 from microreg.server.access import Access
 from microreg.server.hub import Hub
-from microreg.server.problems import JSON, Problem, problem
+from microreg.server.problems import JSON, Problem
 from microreg.server.records import Records
 from microreg.server.settings import Settings
 from microreg.server.views import Endpoint, Server
@@ -87,19 +87,10 @@ class Application:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _others(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
-
-        async def sending(message: Any) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
         try:
-            await self._router({**scope, "app": self}, receive, sending)
-        except Exception as error:
-            if begun:
-                raise
-            await _as_problem(error).send(send)
+            await self._router({**scope, "app": self}, receive, send)
+        except HTTPException as error:  # of methods, which Starlette looks at
+            raise _as_problem(error) from None
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -116,10 +107,7 @@ def _routes(server: Server) -> list[Route]:
     return [*views, Route("/openapi.json", _openapi)]
 
 
-def _as_problem(error: Exception) -> Problem:
-    """Starlette's own errors are of methods and paths."""
-    if not isinstance(error, HTTPException):
-        return problem(error)
+def _as_problem(error: HTTPException) -> Problem:
     headers = {key.lower().encode(): value.encode() for key, value in (error.headers or {}).items()}
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
     return Problem(error.status_code, code, str(error.detail), headers=headers)

@@ -10,17 +10,17 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from itertools import islice
 
-from msgspec import Struct, json
+from msgspec import Struct
 
 from microreg import Registry, Service
 from microreg.catalog import Catalog
-from microreg.codec import encode
 from microreg.errors import RegistryError, RegistryUnavailable
 from microreg.events import Action, Change, Event, Snapshot
+from microreg.server.encoding import Snapshots, View, change_event
 from microreg.toolkit import end
 from microreg.watch import HOPELESS, Watch
 
@@ -32,8 +32,6 @@ _RING_CHANGES = 20_000
 _RING_BYTES = 16 * 1024 * 1024
 _PENDING = 1_000
 """Changes that one client may be behind, before it is given a snapshot in their place."""
-_SLICE = 500
-_CACHE_BYTES = 32 * 1024 * 1024
 _LOOK = 1.0
 _SLOW = 1.0
 """Seconds within which the watch tells what was written."""
@@ -45,14 +43,6 @@ Names = frozenset[str] | None
 class _Entry(Struct, frozen=True, gc=False):
     name: str
     data: bytes
-
-
-class _View(Struct, frozen=True, gc=False):
-    """A name as it is at one moment; ``touched`` is the number of its last change."""
-
-    name: str
-    touched: int
-    records: tuple[Service, ...]
 
 
 class Hub:
@@ -72,8 +62,7 @@ class Hub:
         self._ring_bytes = 0
         self._by_name: dict[str | None, set[Stream]] = {}
         self._touched: dict[str, int] = {}
-        self._encoded: dict[str, tuple[int, bytes]] = {}
-        self._encoded_bytes = 0
+        self._snapshots = Snapshots()
         self._watch: Watch | None = None
         self._read = asyncio.Event()
         self._unheard: dict[tuple[str, str], tuple[float, asyncio.Event]] = {}
@@ -182,13 +171,13 @@ class Hub:
             self._count(name, -1 if event.action is Action.DELETE else 1)
         self.sequence += 1
         self._touched[name] = self.sequence
-        entry = _Entry(name, _change(self.id, event))
+        entry = _Entry(name, change_event(self.id, event))
         self._ring.append(entry)
         self._ring_bytes += len(entry.data)
         while len(self._ring) > _RING_CHANGES or self._ring_bytes > _RING_BYTES:
             self._ring_bytes -= len(self._ring.popleft().data)
-        for key in (name, None):
-            for stream in self._by_name.get(key, ()):
+        for group in (name, None):
+            for stream in self._by_name.get(group, ()):
                 stream.put(entry.data)
         if self.told is not None:
             self.told(event)
@@ -238,42 +227,10 @@ class Hub:
         Only the last one has an id: who has heard a part of them is not to go on as if it had heard all.
         """
         views = [
-            _View(name, self._touched.get(name, 0), tuple(self.catalog.records(name)))
+            View(name, self._touched.get(name, 0), tuple(self.catalog.records(name)))
             for name in sorted(self.names if names is None else names)
         ]
-        return self._of_all(views, self.id) if names is None else self._of_each(views, self.id)
-
-    async def _of_all(self, views: list[_View], number: bytes) -> AsyncGenerator[bytes, None]:
-        yield b'event: snapshot\ndata: {"name":null,"services":[\n'
-        for view in views:
-            part = await self._services(view)
-            yield b"data: %s%s\n" % (b"" if view is views[0] else b",", part)
-        yield b"data: ]}\nid: %s\n\n" % number
-
-    async def _of_each(self, views: list[_View], number: bytes) -> AsyncGenerator[bytes, None]:
-        for view in views:
-            head = b'event: snapshot\ndata: {"name":%s,"services":[' % json.encode(view.name)
-            tail = b"]}\nid: %s\n\n" % number if view is views[-1] else b"]}\n\n"
-            yield head + await self._services(view) + tail
-
-    async def _services(self, view: _View) -> bytes:
-        """The services of a name as JSON, without brackets. Kept until the name changes, within bounds."""
-        known = self._encoded.get(view.name)
-        if known is not None and known[0] == view.touched:
-            return known[1]
-        pieces: list[bytes] = []
-        for group in _grouped(view.records):
-            for start in range(0, len(group.nodes), _SLICE):
-                pieces.append(encode(group.with_nodes(*group.nodes[start : start + _SLICE])))
-                if start:
-                    await asyncio.sleep(0)
-        part = b",".join(pieces)
-        if self._encoded_bytes + len(part) > _CACHE_BYTES:
-            self._encoded.clear()
-            self._encoded_bytes = 0
-        self._encoded_bytes += len(part) - len(self._encoded.get(view.name, (0, b""))[1])
-        self._encoded[view.name] = view.touched, part
-        return part
+        return self._snapshots.of_all(views, self.id) if names is None else self._snapshots.of_each(views, self.id)
 
 
 class Stream:
@@ -325,17 +282,3 @@ class Stream:
         """Hear nothing any more."""
         self._over = True
         self._hub.unsubscribe(self)
-
-
-def _change(number: bytes, change: Change) -> bytes:
-    reason = b"null" if change.reason is None else b'"%s"' % change.reason.encode()
-    text = b'id: %s\nevent: change\ndata: {"action":"%s","reason":%s,"service":%s}\n\n'
-    return text % (number, change.action.encode(), reason, encode(change.service))
-
-
-def _grouped(records: Iterable[Service]) -> list[Service]:
-    """The same nodes in as few services as can be, each with the metadata and endpoints that it was written with."""
-    groups: dict[Service, list[Service]] = {}
-    for record in records:
-        groups.setdefault(record.with_nodes(), []).append(record)
-    return [head.with_nodes(*(record.nodes[0] for record in group)) for head, group in groups.items()]

@@ -10,14 +10,17 @@ import msgspec
 
 import microreg
 from microreg.codec import MAX_DEPTH
+from microreg.model import Status
 from microreg.rules import DEFAULT_TTL, MAX_TTL, MIN_TTL
 
 __all__ = ["document"]
 
 _Schema = dict[str, object]
 
-_ABOUT: Final = """Programs register their nodes, renew them before their time to live ends, look others up, and follow \
-changes as server-sent events. See docs/reference/http.md."""
+_ABOUT: Final = (
+    "Programs register their nodes, renew them before their time to live ends, look others up, and follow changes as "
+    "server-sent events. See docs/reference/http.md."
+)
 _PROBLEMS: Final[Mapping[str, str]] = {
     "400": "The request is malformed.",
     "401": "A token is missing, or not known.",
@@ -34,6 +37,9 @@ _PROBLEMS: Final[Mapping[str, str]] = {
     "503": "The registry behind the server is away, or the server is full. Calling again is right.",
     "504": "The registry behind the server did not answer in time.",
 }
+_TEXT: Final = {"type": "string"}
+_OR_NULL: Final = {"type": ["string", "null"]}
+_PAIRS: Final = {"type": ["object", "null"], "additionalProperties": _OR_NULL}
 _PLAIN: Final = "^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 _EVERYWHERE: Final = ("400", "401", "403", "421", "429", "500", "501", "503", "504")
 
@@ -169,59 +175,50 @@ def _watch_many() -> _Schema:
 
 
 def _schemas() -> dict[str, object]:
-    text = {"type": ["string", "null"]}
-    pairs = {"type": ["object", "null"], "additionalProperties": text}
-    value: _Schema = {
+    details = {"title": _TEXT, "status": {"type": "integer"}, "code": _TEXT, "detail": _TEXT}
+    return {
+        "Value": _value(),
+        "Endpoint": _endpoint(),
+        "Node": _node(),
+        "Service": _service(),
+        "Services": _object({"services": {"type": "array", "items": _ref("Service")}}),
+        "Problem": _object(details),
+    }
+
+
+def _value() -> _Schema:
+    values = {"type": ["array", "null"], "items": _ref("Value")}
+    return {
         "type": ["object", "null"],
         "description": f"The type of a request or response: a tree of at most {MAX_DEPTH} levels.",
-        "properties": {
-            "name": text,
-            "type": text,
-            "values": {"type": ["array", "null"], "items": _ref("Value")},
-        },
+        "properties": {"name": _OR_NULL, "type": _OR_NULL, "values": values},
     }
-    endpoint: _Schema = {
-        "type": "object",
-        "properties": {"name": text, "request": _ref("Value"), "response": _ref("Value"), "metadata": pairs},
-    }
-    node: _Schema = {
-        "type": "object",
-        "required": ["id", "address"],
-        "properties": {
-            "id": {"type": "string"},
-            "address": {"type": "string", "description": "host:port, IPv6 in brackets"},
-            "metadata": pairs,
-            "status": {"enum": ["starting", "passing", "warning", "critical", "draining"], "default": "passing"},
-        },
-    }
-    service: _Schema = {
-        "type": "object",
-        "required": ["name", "nodes"],
-        "properties": {
-            "name": {"type": "string"},
-            "version": text,
-            "metadata": pairs,
-            "endpoints": {"type": ["array", "null"], "items": _ref("Endpoint")},
-            "nodes": {"type": "array", "items": _ref("Node")},
-        },
-    }
-    problem = _object(
-        {
-            "title": {"type": "string"},
-            "status": {"type": "integer"},
-            "code": {"type": "string"},
-            "detail": {"type": "string"},
-        }
-    )
-    services = _object({"services": {"type": "array", "items": _ref("Service")}})
+
+
+def _endpoint() -> _Schema:
+    value = _ref("Value")
     return {
-        "Value": value,
-        "Endpoint": endpoint,
-        "Node": node,
-        "Service": service,
-        "Services": services,
-        "Problem": problem,
+        "type": "object",
+        "properties": {"name": _OR_NULL, "request": value, "response": value, "metadata": _PAIRS},
     }
+
+
+def _node() -> _Schema:
+    status = {"enum": [str(status) for status in Status], "default": str(Status.PASSING)}
+    address = {"type": "string", "description": "host:port, IPv6 in brackets"}
+    properties = {"id": _TEXT, "address": address, "metadata": _PAIRS, "status": status}
+    return _object(properties, optional=("metadata", "status"))
+
+
+def _service() -> _Schema:
+    properties = {
+        "name": _TEXT,
+        "version": _OR_NULL,
+        "metadata": _PAIRS,
+        "endpoints": {"type": ["array", "null"], "items": _ref("Endpoint")},
+        "nodes": {"type": "array", "items": _ref("Node")},
+    }
+    return _object(properties, optional=("version", "metadata", "endpoints"))
 
 
 def _operation(id: str, summary: str, good: _Schema, *problems: str, **more: object) -> _Schema:
@@ -241,7 +238,7 @@ def _ttl() -> _Schema:
 
 
 def _stamp() -> _Schema:
-    text = "<client>-<number>, the number counting up: a write that comes after one with a higher number changes nothing."
+    text = "<client>-<number>, counting up: a write that comes after one with a higher number changes nothing."
     schema = {"type": "string", "pattern": "^[!-~]{1,64}-[0-9]{1,18}$"}
     return {"name": "Microreg-Write", "in": "header", "schema": schema, "description": text}
 

@@ -16,6 +16,10 @@ _HEAD_BYTES = 32 * 1024
 _HEAD_SECONDS = 10.0
 """Seconds within which they must be there, from the connection or the first byte on."""
 
+_TOO_LARGE = Problem(
+    431, "headers_too_large", f"the request line and headers have more than {_HEAD_BYTES} bytes"
+)
+
 
 class BoundedProtocol(HttpToolsProtocol):
     """One connection. A client that takes too long to say what it wants is cut off, and so is one that says too much.
@@ -28,16 +32,17 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._waiting: asyncio.TimerHandle | None = None
-        self._head = 0
-        self._in_head = True
+        self._in_head = False
+        self._read = 0  # bytes since the last headers were complete
+        self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept the connection, or refuse it where there are too many."""
         super().connection_made(transport)
         if len(self.connections) > self.max_connections:
             self._refuse(Problem(503, "too_many_connections", "there are too many connections"))
-            return
-        self._wait()
+        else:
+            self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -46,16 +51,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, within bounds."""
-        if self.transport.is_closing():
+        if self._refused:
             return
-        if self._in_head:
-            if self._waiting is None:
-                self._wait()
-            self._head += len(data)
+        self._read += len(data)
         super().data_received(data)
-        if self._in_head and self._head > _HEAD_BYTES and not self.transport.is_closing():
-            text = f"the request line and headers have more than {_HEAD_BYTES} bytes"
-            self._refuse(Problem(431, "headers_too_large", text))
+        if self._in_head and not self._refused:
+            if self._read > _HEAD_BYTES:
+                self._refuse(_TOO_LARGE)
+            elif self._waiting is None:
+                self._wait()
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -64,21 +68,31 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The headers are there."""
-        self._in_head, self._head = False, 0
+        self._in_head = False
         self._heard()
-        super().on_headers_complete()
+        if self._read > _HEAD_BYTES and self._head_size() > _HEAD_BYTES:  # all in one piece, or with a body
+            self._refuse(_TOO_LARGE)
+        self._read = 0
+        if not self._refused:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body is there."""
+        if not self._refused:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is there; another may follow."""
-        self._in_head = True
-        super().on_message_complete()
+        self._read = 0
+        if not self._refused:
+            super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """What cannot be read gets a problem document."""
-        if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
-            self._refuse(Problem(400, "bad_request", "this is no HTTP request"))
-        else:
-            self.transport.abort()
+        self._refuse(Problem(400, "bad_request", "this is no HTTP request"))
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _wait(self) -> None:
         self._waiting = self.loop.call_later(_HEAD_SECONDS, self._too_slow)
@@ -89,14 +103,18 @@ class BoundedProtocol(HttpToolsProtocol):
             self._waiting = None
 
     def _too_slow(self) -> None:
-        self._waiting = None
-        if self._head:
+        if self._in_head:
             self._refuse(Problem(408, "request_timeout", f"the headers were not there within {_HEAD_SECONDS:g} s"))
         else:
             self.transport.close()
 
     def _refuse(self, problem: Problem) -> None:
+        self._refused = True
         self._heard()
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and (cycle.response_started or self._in_head):
+            self.transport.abort()  # another answer is due first
+            return
         body = problem.document()
         head = b"content-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[problem.status] + head + body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Generator
@@ -132,6 +133,8 @@ async def serve(
     ``ready`` is called when requests are answered. ``proxies`` are the addresses, separated by commas, whose
     ``X-Forwarded-For`` is believed.
     """
+    # What it would say of requests is in problem documents, and said by microreg's own loggers.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     async with application(registry, settings) as app:
         config = uvicorn.Config(
             app,

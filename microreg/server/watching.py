@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -19,6 +20,8 @@ from microreg.server.problems import Problem
 from microreg.server.settings import Settings
 
 __all__ = ["HEARTBEAT", "Watching"]
+
+log = logging.getLogger("microreg.server")
 
 HEARTBEAT = 5.0
 """Seconds after which a stream on which nothing happens gives a sign of life."""
@@ -125,6 +128,8 @@ async def _until_gone(
                     return
                 await _send(send, piece)
         await send({"type": "http.response.body", "body": b""})
+    except TimeoutError:
+        log.info("a client has read nothing for %g s, and its stream is ended", _STUCK)
     finally:
         leaving.cancel()
         await asyncio.wait([leaving])

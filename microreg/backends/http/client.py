@@ -15,7 +15,7 @@ from yarl import URL
 
 from microreg.backends.http.failures import connection_failure, refusal
 from microreg.codec import decode
-from microreg.errors import ConfigError, RegistryUnavailable
+from microreg.errors import ConfigError, RegistryError, RegistryUnavailable
 from microreg.model import Service
 from microreg.net import join_address
 from microreg.url import RegistryURL, TLSOptions
@@ -124,6 +124,8 @@ class Client:
                 if response.status != 200:
                     raise refusal(self.where, response, await response.read())
                 yield response
+        except RegistryError:  # some of which are OSErrors
+            raise
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise connection_failure(self.where, error) from error
 
@@ -138,6 +140,8 @@ class Client:
                     if response.status not in (200, 204, also):
                         raise refusal(self.where, response, answer)
                     return answer
+            except RegistryError:  # some of which are OSErrors
+                raise
             except aiohttp.ServerDisconnectedError as error:
                 if not again:
                     raise connection_failure(self.where, error) from error

@@ -32,24 +32,24 @@ class Parser:
 
     def feed(self, chunk: bytes) -> Iterator[Received]:
         """The events that are complete with these bytes. Raises RegistryUnavailable for one beyond all measure."""
-        self._size += len(chunk)
-        if b"\n" not in chunk:
+        if b"\n" in chunk:
+            first, *lines = chunk.split(b"\n")
+            lines.insert(0, bytes(self._rest) + first)
+            self._rest = bytearray(lines.pop())
+            for line in lines:
+                if found := self._line(line.removesuffix(b"\r")):
+                    yield found
+        else:
             self._rest += chunk
-            if self._size > _LARGEST:
-                raise RegistryUnavailable(f"the server sent an event of more than {_LARGEST} bytes")
-            return
-        first, *lines = chunk.split(b"\n")
-        lines.insert(0, bytes(self._rest) + first)
-        self._rest = bytearray(lines.pop())
-        for line in lines:
-            if found := self._line(line.removesuffix(b"\r")):
-                yield found
+        if self._size + len(self._rest) > _LARGEST:
+            raise RegistryUnavailable(f"the server sent an event of more than {_LARGEST} bytes")
 
     def _line(self, line: bytes) -> Received | None:
         if not line:
             found = Received(self._kind, b"\n".join(self._data), self._id)
-            self._kind, self._id, self._data, self._size = b"", b"", [], len(self._rest)
+            self._kind, self._id, self._data, self._size = b"", b"", [], 0
             return found if found.data or found.id else None
+        self._size += len(line) + 1
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":

@@ -45,7 +45,7 @@ def refusal(where: str, response: aiohttp.ClientResponse, body: bytes) -> Regist
     text = f"{where}: {told.detail or f'{status} {response.reason}'}"
     if told.code == ServiceNotFound.code:
         return ServiceNotFound(told.name, authoritative=told.authoritative)
-    if told.code == RecordTooLarge.code:
+    if told.code == RecordTooLarge.code or status == 413:
         return RecordTooLarge(text, size=told.size, limit=told.limit)
     if told.code in _KINDS:
         return _KINDS[told.code](text + (_token_advice(status) if status == 401 else ""))

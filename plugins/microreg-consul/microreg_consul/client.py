@@ -15,7 +15,7 @@ from consul.exceptions import ConsulException
 
 from microreg.net import join_address
 from microreg_consul.failures import Unknown, failure, filtered
-from microreg_consul.health import Entry, text
+from microreg_consul.health import Check, Entry, text
 from microreg_consul.transport import Consul, session
 
 __all__ = ["WAIT", "Agent", "Client"]
@@ -79,10 +79,10 @@ class Client:
             await self.confirm(name)
         return found, cast("list[Entry]", entries or [])
 
-    async def checks(self, index: int = 0, wait: float = WAIT) -> tuple[int, list[Entry]]:
+    async def checks(self, index: int = 0, wait: float = WAIT) -> tuple[int, list[Check]]:
         """Every check of every service and agent."""
         found, checks = await self._read(lambda consul: partial(consul.health.state, "any"), index, wait)
-        return found, cast("list[Entry]", checks or [])
+        return found, cast("list[Check]", checks or [])
 
     async def services(self, index: int = 0, wait: float = WAIT) -> tuple[int, dict[str, list[str]]]:
         """Every name, with the tags under it. Raises PermissionDenied where ACLs hide even Consul's own."""
@@ -104,7 +104,7 @@ class Client:
 
     # -- writing -----------------------------------------------------------------------------------
 
-    async def register(self, body: Mapping[str, object], checks: Sequence[Mapping[str, object]]) -> None:
+    async def register(self, body: Mapping[str, object], checks: Sequence[Check]) -> None:
         """Register a service with exactly these checks. A check that was there before keeps its state."""
         done = await self._call(
             lambda: self._calls.agent.service.register(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import TypeVar, cast
 
-from microreg_consul.feeds import Feed
-from microreg_consul.health import Entry, checks_of, is_ours, text
+from microreg_consul.client import Client
+from microreg_consul.feed import Feed
+from microreg_consul.health import Check, checks_of, is_ours, text
 from microreg_consul.queries import Ask, answers
+from microreg_consul.records import Records
 from microreg_consul.standing import Standing
 
 __all__ = ["Overview"]
@@ -35,13 +38,20 @@ class Overview(Feed):
     alone: then the first query ends without saying why, and their names are read again, within a second or so.
     """
 
-    async def _keep(self) -> None:
+    def __init__(self, client: Client, records: Records, rng: random.Random, over: Callable[[Feed], None]) -> None:
         self._marks: dict[str, Marks] = {}
+        """What either query has told last."""
         self._agents: frozenset[object] = frozenset()
+        """The checks of agents, and how they stand."""
         self._dirty: set[str] = set()
+        """The names to read again."""
         self._foreign: set[str] = set()
+        """The names under which others have registered something."""
         self._wake, self._moved = asyncio.Event(), asyncio.Event()
         self._took = 0.0
+        super().__init__(client, records, rng, over)
+
+    async def _keep(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow(self._services, self._see_services), name="microreg consul names")
@@ -65,7 +75,7 @@ class Overview(Feed):
     def _see_services(self, services: Mapping[str, Iterable[str]]) -> None:
         self._compare("services", {name: frozenset(tags) for name, tags in services.items()})
 
-    def _see_checks(self, checks: Iterable[Entry]) -> None:
+    def _see_checks(self, checks: Iterable[Check]) -> None:
         marks: defaultdict[str, set[object]] = defaultdict(set)
         agents: set[object] = set()
         for check in checks:

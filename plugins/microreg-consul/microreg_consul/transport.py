@@ -15,7 +15,6 @@ from typing import TypeVar
 import aiohttp
 from consul import base
 from consul.exceptions import ACLPermissionDenied
-from yarl import URL
 
 __all__ = ["Consul", "session"]
 
@@ -135,7 +134,7 @@ class Transport(base.HTTPClient):
     ) -> T:
         async with self._connections.request(
             method,
-            URL(uri, encoded=True),
+            uri,
             headers=headers,
             data=data or None,
             allow_redirects=False,

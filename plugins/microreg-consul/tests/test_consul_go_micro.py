@@ -9,15 +9,24 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
 from typing import cast
 
 import pytest
 
+import microreg
 from consul_entries import entry, raw
-from microreg import Endpoint, Node, Service, Status, Value
+from consul_store import Raw
+from microreg import Change, Endpoint, Node, Reason, Registry, Service, Status, Value, Watch
+from microreg.testing import CHECKS, Harness, ServerProcess, contract, running
 from microreg_consul.layouts import GoMicro, Layout
 from microreg_consul.records import Records
 from microreg_consul.tags import pack, unpack
+from servers import consul
+from support import run, wait_until
+
+pytestmark = pytest.mark.timeout(300)  # the first test of the contract runs all checks
 
 TAGS = [
     "t-789caa562a28ca2fc94fcecf51b2524a2f2a4856aa05040000ffff468306d9",
@@ -158,3 +167,143 @@ def test_ids_of_others_are_longer() -> None:
     id = "go.micro.srv.greeter-" + "0123456789abcdef" * 6
     found = Records().read(raw(ID=id, Service="go.micro.srv.greeter", Address="::1", Port=1, Tags=TAGS))
     assert found and found.nodes[0].id == id and found.nodes[0].address == "[::1]:1"
+
+
+# -- with an agent -----------------------------------------------------------------------------------------------------
+
+server = consul("contract", dev=True)
+harness = Harness(f"consul://127.0.0.1:{server.port}?layout=go-micro", ttl=2.0)
+
+# These register nodes that are starting, critical or draining, which this layout does not write.
+CANNOT_HOLD = {"register.publishes-changes", "register.round-trip", "watch.law"}
+
+TestGoMicro = contract(
+    harness,
+    [check for check in CHECKS if check.requires <= harness.offers and check.id not in CANNOT_HOLD],
+    around=lambda: running(server),
+)
+
+
+@pytest.fixture(scope="module", name="agent")
+def _agent() -> Iterator[ServerProcess]:
+    with consul("fleet", dev=True) as agent:
+        yield agent
+
+
+@asynccontextmanager
+async def fleet(agent: ServerProcess, layout: str = "go-micro") -> AsyncGenerator[tuple[Registry, Raw]]:
+    """A registry in a fleet, and go-micro's hand in the agent."""
+    url = f"consul://127.0.0.1:{agent.port}?layout={layout}"
+    async with microreg.connect(url) as registry, Raw(agent.port) as raw:
+        yield registry, raw
+
+
+async def go_micro_registers(raw: Raw, *tags: str, ttl: str = "1m30s", address: str = "10.0.0.7") -> None:
+    """What go-micro asks the agent for: the service with its check, which is critical, and then to pass that."""
+    check = {"TTL": ttl, "DeregisterCriticalServiceAfter": "1m5s"}
+    await raw.register("greeter-1", "greeter", Address=address, Port=9090, Tags=list(tags), Meta=META, Check=check)
+    await raw.put("/agent/check/pass/service:greeter-1?note=")
+
+
+async def told(events: Watch) -> Change:
+    """The next change."""
+    event = await anext(events)
+    assert isinstance(event, Change)
+    return event
+
+
+def test_the_checks_that_are_left_out_are_checks() -> None:
+    assert CANNOT_HOLD <= {check.id for check in CHECKS}
+
+
+@pytest.mark.parametrize("layout", ["microreg", "go-micro"])
+def test_a_node_of_go_micro_comes_changes_and_goes(agent: ServerProcess, layout: str) -> None:
+    async def main() -> None:
+        async with fleet(agent, layout) as (registry, raw), registry.watch("greeter") as events:
+            await anext(events)
+            await go_micro_registers(raw, *TAGS)
+            change = await told(events)
+            assert (change.action, change.service) == ("create", GREETER)
+            assert await registry.get_service("greeter") == (GREETER,)
+            assert "greeter" in await registry.list_services()
+            await go_micro_registers(raw, *TAGS, address="10.0.0.8")
+            change = await told(events)
+            assert (change.action, change.node.address) == ("update", "10.0.0.8:9090")
+            await go_micro_registers(raw, *TAGS[:3], "v-789cca492c492d2e01040000ffff08cc028e", address="10.0.0.8")
+            change = await told(events)
+            assert (change.action, change.service.version) == ("update", "latest")
+            await raw.deregister("greeter-1")
+            change = await told(events)
+            assert (change.action, change.reason) == ("delete", Reason.DEREGISTERED)
+
+    run(main(), 60)
+
+
+def test_a_node_of_go_micro_that_crashed_has_expired(agent: ServerProcess) -> None:
+    async def main() -> None:
+        async with fleet(agent) as (registry, raw), registry.watch("greeter") as events:
+            await anext(events)
+            await go_micro_registers(raw, *TAGS, ttl="1s")
+            assert (await told(events)).action == "create"
+            change = await told(events)
+            assert (change.action, change.reason) == ("delete", Reason.EXPIRED)
+            await raw.put("/agent/check/pass/service:greeter-1?note=")
+            assert (await told(events)).action == "create"
+            await raw.deregister("greeter-1")
+            assert (await told(events)).action == "delete"
+
+    run(main(), 60)
+
+
+def test_go_micro_finds_what_we_register(agent: ServerProcess) -> None:
+    """As it looks: every entry of the name without a critical check, by its tags."""
+
+    async def main() -> None:
+        async with fleet(agent) as (registry, raw):
+
+            async def seen() -> list[dict[str, object]]:
+                entries = await raw.entries("greeter")
+                passing = [each for each in entries if all(it["Status"] != "critical" for it in each["Checks"])]
+                return [each["Service"] for each in passing]
+
+            async def nobody() -> bool:
+                return not await seen()
+
+            for status in (Status.PASSING, Status.DRAINING, Status.WARNING, Status.STARTING, Status.CRITICAL):
+                await registry.register(GREETER.with_nodes(GREETER.nodes[0].replace(status=status)))
+                if not status.selectable:
+                    gone: bool = await wait_until(nobody, 15, step=0.02)
+                    assert gone
+                    continue
+                services: list[dict[str, object]] = await wait_until(seen, 15, step=0.02)
+                [service] = services
+                assert (service["ID"], service["Address"], service["Port"]) == ("greeter-1", "10.0.0.7", 9090)
+                assert list(map(inflated, cast("list[str]", service["Tags"]))) == list(map(inflated, TAGS))
+            await registry.deregister(GREETER)
+            assert "greeter-1" not in await raw.services()
+
+    run(main(), 60)
+
+
+def test_nodes_of_both_layouts_and_of_others_are_one_service(agent: ServerProcess) -> None:
+    async def main() -> None:
+        async with fleet(agent) as (theirs, raw), fleet(agent, "microreg") as (ours, _):
+            nodes = [Node(f"10.0.0.1:{port}", id=f"mixed-{port}", metadata={"zone": "a"}) for port in (1, 2)]
+            service = Service("mixed", "1.0", nodes=nodes)
+            await theirs.register(service.with_nodes(nodes[0]))
+            await ours.register(service.with_nodes(nodes[1]))
+            await raw.register("by-hand", "mixed", Port=3, Tags=["v=1.0", "traefik.enable=true"])
+            foreign = Node("10.0.0.1:3", id="by-hand")
+            expected = (service.with_nodes(foreign, *nodes),)
+
+            async def together() -> bool:
+                found = [await registry.get_service("mixed") for registry in (theirs, ours)]
+                return found == [expected, expected]
+
+            one: bool = await wait_until(together, 15, step=0.02)
+            assert one
+            await raw.deregister("by-hand")
+            await theirs.deregister(service.with_nodes(nodes[0]))
+            await ours.deregister(service.with_nodes(nodes[1]))
+
+    run(main(), 60)

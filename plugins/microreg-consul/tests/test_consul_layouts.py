@@ -122,8 +122,31 @@ def test_what_go_micro_must_not_call_is_not_written_for_it() -> None:
     assert GoMicro().hidden == {status for status in Status if not status.selectable}
 
 
-KEYS = [".", "..", "a.b", "a..b", "a_.b", "a._b", "a__b", "_", "__", "a.", ".a", "-", "version", "microreg-1"]
-KEYS += ["microreg-", "microreg", "consul-x", "consul", "consul.x", "Microreg-1", "k" * 128, "." * 128, "k" * 127 + "."]
+KEYS = [
+    ".",
+    "..",
+    "a.b",
+    "a..b",
+    "a_.b",
+    "a._b",
+    "a__b",
+    "_",
+    "__",
+    "a.",
+    ".a",
+    "-",
+    "version",
+    "microreg-1",
+    "microreg-",
+    "microreg",
+    "consul-x",
+    "consul",
+    "consul.x",
+    "Microreg-1",
+    "k" * 128,
+    "." * 128,
+    "k" * 127 + ".",
+]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

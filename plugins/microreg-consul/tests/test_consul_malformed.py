@@ -6,17 +6,22 @@ import json
 import logging
 import zlib
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import microreg
 from consul_entries import entry, raw
+from consul_store import Raw
 from microreg import Endpoint, Node, Service
 from microreg.codec import encode
 from microreg_consul.layouts import GoMicro, Layout
 from microreg_consul.records import Records
 from microreg_consul.tags import pack
+from servers import consul
+from support import run, wait_until
 
 WEB: dict[str, object] = {"ID": "web-1", "Service": "web", "Address": "10.0.0.1", "Port": 80}
 PLAIN = Service("web", nodes=[Node("10.0.0.1:80", id="web-1")])
@@ -111,6 +116,12 @@ HARMLESS = {
 }
 
 
+IN_AN_AGENT = [
+    SKIPPED[each]
+    for each in ("JSON that is none", "JSON that is null", "another's id", "more of another's id", "no node")
+] + [SKIPPED["a tag that is a bomb"], SKIPPED["a version that is a bomb"], SKIPPED["tags that are bombs together"]]
+
+
 @pytest.mark.parametrize("malformed", SKIPPED.values(), ids=SKIPPED)
 def test_what_is_no_record_is_skipped_with_one_warning(warnings: list[str], malformed: object) -> None:
     records = Records()
@@ -144,6 +155,37 @@ def test_tags_and_meta_that_are_no_texts_are_left_out() -> None:
     assert Records().read(raw(**WEB, Tags=[1, None, "v=2", ["t"]], Meta={"a": 1, "b": None, "c": "d"})) == Service(
         "web", "2", nodes=[Node("10.0.0.1:80", id="web-1", metadata={"c": "d"})]
     )
+
+
+def test_in_an_agent_nobody_else_suffers(warnings: list[str]) -> None:
+    """Of what is skipped, all that an agent takes at all; each is warned of once, however often it is read."""
+    fields = [cast("dict[str, object]", cast("dict[str, object]", each)["Service"]) for each in IN_AN_AGENT]
+    metas = [each.get("Meta") for each in fields]
+    tags = [each.get("Tags") for each in fields]
+
+    async def main(port: int) -> None:
+        good = Service("web", "1", nodes=[Node("10.0.0.1:80", id="a"), Node("10.0.0.1:81", id="z")])
+        async with microreg.connect(f"consul://127.0.0.1:{port}") as registry, Raw(port) as raw:
+            for number, (meta, tag) in enumerate(zip(metas, tags, strict=True)):
+                await raw.register(f"web:m{number:02}", "web", Meta=meta, Tags=tag)
+            async with registry.watch("web") as one, registry.watch() as everything:
+                catalogs = [microreg.Catalog(), microreg.Catalog()]
+                await registry.register(good)
+
+                async def told() -> bool:
+                    for catalog, events in zip(catalogs, (one, everything), strict=True):
+                        while catalog.services("web") != (good,):
+                            catalog.apply(await anext(events))
+                    return await registry.get_service("web") == (good,)
+
+                heard: bool = await wait_until(told, 15)
+                assert heard and one.error is None and everything.error is None
+                assert "web" in await registry.list_services()
+
+    with consul(dev=True) as agent:
+        run(main(agent.port), 60)
+    assert len(warnings) == len(metas)
+    assert {each.split(":")[0] for each in warnings} == {"skipped the service web"}
 
 
 def test_no_more_than_a_thousand_services_are_warned_of(warnings: list[str]) -> None:

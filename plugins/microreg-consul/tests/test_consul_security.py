@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,8 @@ def _mutual(files: TLS) -> Iterator[ServerProcess]:
 async def token(server: ServerProcess, rules: str) -> tuple[str, str]:
     """The secret and the name of a new token that may do this."""
     async with Raw(server.port, MANAGEMENT) as raw:
-        await wait_until(lambda: started(raw), 15, step=0.1)
+        ready: bool = await wait_until(partial(started, raw), 15, step=0.1)
+        assert ready
         policies = len(await raw.get("/acl/policies"))
         policy = await raw.put("/acl/policy", {"Name": f"policy-{policies}", "Rules": rules})
         made = await raw.put("/acl/token", {"Policies": [{"ID": policy["ID"]}]})
@@ -97,7 +99,8 @@ async def started(raw: Raw) -> bool:
 async def left_behind(server: ServerProcess) -> None:
     """A node of ``billing``, which only its owner may deregister: where there is none, anybody may."""
     async with Raw(server.port, MANAGEMENT) as raw:
-        await wait_until(lambda: started(raw), 15, step=0.1)
+        ready: bool = await wait_until(partial(started, raw), 15, step=0.1)
+        assert ready
         await raw.register("billing:a", "billing")
 
 
@@ -120,7 +123,8 @@ async def holds(registry: Registry, *expected: Service, name: str = "orders") ->
     async def so() -> bool:
         return await found(registry, name) == expected
 
-    await wait_until(so, 15, step=0.02)
+    held: bool = await wait_until(so, 15, step=0.02)
+    assert held
 
 
 async def works(url: str, id: str) -> None:

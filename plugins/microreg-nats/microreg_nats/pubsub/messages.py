@@ -9,11 +9,12 @@ time begins when the message is heard.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
 
-from microreg import FrozenDict, Node, Service, Status, codec
+from microreg import Endpoint, FrozenDict, Node, Service, Status, codec
 from microreg.errors import InvalidService
 from microreg.rules import MAX_TTL
 
@@ -132,14 +133,18 @@ def _message(record: Service, host: str) -> _Message:
     if str(node.status) not in _THEIRS:
         kv[_STATUS] = str(node.status)
     if record.metadata or record.endpoints:
-        parts = _split(codec.encode(record.with_nodes()))
-        if record.metadata:
-            kv[_METADATA] = bytes(parts.metadata).decode()
-        if record.endpoints:
-            kv[_ENDPOINTS] = bytes(parts.endpoints).decode()
+        kv |= _carried(record.metadata, record.endpoints)
     return _Message(
         net="tcp", add=node.address, name=record.name, v=record.version, h=host, kv=dict(sorted(kv.items()))
     )
+
+
+@lru_cache(maxsize=256)
+def _carried(metadata: FrozenDict, endpoints: tuple[Endpoint, ...]) -> dict[str, str]:
+    """What of a version is the same in all its nodes, as JSON; what is empty is left out."""
+    parts = _split(codec.encode(Service("-", "", metadata, endpoints)))
+    told = {_METADATA: parts.metadata if metadata else b"", _ENDPOINTS: parts.endpoints if endpoints else b""}
+    return {key: bytes(value).decode() for key, value in told.items() if value}
 
 
 def _bare(key: str) -> str:
@@ -147,7 +152,7 @@ def _bare(key: str) -> str:
 
 
 def _shared(metadata: str | None, endpoints: str | None) -> Service:
-    """What of a version is the same in all its nodes, read by the codec, which keeps and shares it."""
+    """The same, read by the codec, which keeps and shares it."""
     if not metadata and not endpoints:
         return _NOTHING
     text = f'{{"name":"-","metadata":{metadata or "null"},"endpoints":{endpoints or "null"}}}'

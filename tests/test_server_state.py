@@ -1,0 +1,415 @@
+"""``--state``: what is registered survives a restart of the server, and files that are no good do no harm."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import stat
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import pytest
+
+import support
+from microreg import Node, Registry, Service, Status, connect
+from microreg.errors import ConfigError, ServiceNotFound
+from microreg.files import locked
+from microreg.server import state as state_room
+from microreg.server.state import State, StateFile
+from microreg.testing.virtual import VirtualLoop
+from support import wait_until
+
+P = ParamSpec("P")
+T = TypeVar("T")
+NOW = 1e9
+
+
+class AtOnce:
+    """Virtual time knows no threads: what would run in one runs at once."""
+
+    async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        await asyncio.sleep(0)
+        return function(*args, **kwargs)
+
+
+@pytest.fixture(autouse=True)
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_room, "Serial", AtOnce)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def run(main: Coroutine[object, object, T]) -> T:
+    """Run in virtual time."""
+    return support.run(main, timeout=None, loop_factory=VirtualLoop)
+
+
+@asynccontextmanager
+async def opened(path: Path, now: float = NOW, url: str = "memory://") -> AsyncGenerator[Registry]:
+    """A registry with this state, opened at ``now`` by wall clock."""
+    began = asyncio.get_running_loop().time()
+    async with State(connect(url), path, clock=lambda: now + asyncio.get_running_loop().time() - began) as registry:
+        yield registry
+
+
+def one(id: str = "n1", name: str = "greeter", **metadata: str) -> Service:
+    return Service(name, "1.0", nodes=[Node("10.0.0.1:80", id=id, metadata=metadata)])
+
+
+async def ids(registry: Registry, name: str = "greeter") -> list[str]:
+    """The ids of the nodes of a name."""
+    try:
+        return [node.id for service in await registry.get_service(name) for node in service.nodes]
+    except ServiceNotFound:
+        return []
+
+
+# -- what survives -----------------------------------------------------------------------------------------
+
+
+def test_everything_survives_with_what_is_left_of_its_ttl(path: Path) -> None:
+    async def main() -> None:
+        record = Service("greeter", "1.0", {"team": "ä"}, nodes=[Node("[::1]:80", id="n1", status=Status.WARNING)])
+        async with opened(path) as registry:
+            await registry.register(record, ttl=30)
+            await registry.register(one(name="orders"), ttl=60)
+        async with opened(path, NOW + 20) as registry:
+            assert await registry.get_service("greeter") == (record,)
+            assert await registry.list_services() == ("greeter", "orders")
+            await asyncio.sleep(9.9)
+            assert await ids(registry) == ["n1"]
+            await asyncio.sleep(0.2)
+            assert await ids(registry) == [] and await ids(registry, "orders") == ["n1"]
+        async with opened(path, NOW + 61) as registry:
+            assert await registry.list_services() == ()
+
+    run(main())
+
+
+def test_what_has_changed_been_renewed_and_been_withdrawn_is_so_afterwards(path: Path) -> None:
+    async def main() -> None:
+        async with opened(path) as registry:
+            for id in ("n1", "n2", "n3"):
+                await registry.register(one(id), ttl=30)
+            await asyncio.sleep(20)
+            await registry.register(one("n1"), ttl=30)
+            await registry.register(one("n2", zone="b"), ttl=30)
+            await registry.deregister(one("n3"))
+            await asyncio.sleep(1)
+        async with opened(path, NOW + 45) as registry:
+            [service] = await registry.get_service("greeter")
+            assert service.nodes == (*one("n1").nodes, *one("n2", zone="b").nodes)
+
+    run(main())
+
+
+def test_it_is_written_while_the_server_runs(path: Path) -> None:
+    async def main() -> None:
+        async with opened(path) as registry:
+            await registry.register(one(), ttl=30)
+            await asyncio.sleep(0.5)
+            copy = path.with_name("copy")
+            copy.write_bytes(path.read_bytes())
+            async with opened(copy) as other:
+                assert await ids(other) == ["n1"]
+            await registry.deregister(one())
+            await asyncio.sleep(0.5)
+            copy.write_bytes(path.read_bytes())
+            async with opened(copy) as other:
+                assert await ids(other) == []
+
+    run(main())
+
+
+def test_a_clock_that_was_set_back_makes_nobody_immortal(path: Path) -> None:
+    async def main() -> None:
+        async with opened(path) as registry:
+            await registry.register(one(), ttl=30)
+        async with opened(path, NOW - 86_400) as registry:
+            await asyncio.sleep(29)
+            assert await ids(registry) == ["n1"]
+            await asyncio.sleep(2)
+            assert await ids(registry) == []
+
+    run(main())
+
+
+def test_a_restart_of_a_restart_goes_on_counting(path: Path) -> None:
+    async def main() -> None:
+        async with opened(path) as registry:
+            await registry.register(one(), ttl=30)
+        for passed in (10, 20, 29):
+            async with opened(path, NOW + passed) as registry:
+                assert await ids(registry) == ["n1"]
+        async with opened(path, NOW + 31) as registry:
+            assert await ids(registry) == []
+
+    run(main())
+
+
+def test_the_file_is_for_its_owner_and_does_not_grow_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_room, "_GROWTH", 4096)
+
+    async def main() -> None:
+        async with opened(path) as registry:
+            for number in range(300):
+                await registry.register(one(), ttl=30)
+                await registry.register(one(f"m{number}"), ttl=1)
+                await asyncio.sleep(1)
+                assert path.stat().st_size < 40_000
+            assert await ids(registry) == ["n1"]
+        async with opened(path, NOW + 300) as registry:
+            assert await ids(registry) == ["n1"]
+
+    run(main())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert sorted(os.listdir(path.parent)) == ["state", "state.lock"]
+
+
+def test_a_namespace_over_memory_is_kept_too(path: Path) -> None:
+    async def main() -> None:
+        url = "namespace+memory://?namespace.prefix=team"
+        async with opened(path, url=url) as registry:
+            await registry.register(one(), ttl=30)
+        async with opened(path, url=url) as registry:
+            assert await ids(registry) == ["n1"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("url", ["mdns://127.0.0.1", "static://a=10.0.0.1:80", "cache+mdns://127.0.0.1"])
+def test_other_registries_keep_what_is_registered_themselves(url: str, path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--state is for memory://.*leave --state out"):
+        State(connect(url), path)
+    assert not path.exists()
+
+
+# -- crashes, and files that are no good -------------------------------------------------------------------
+
+
+def written(path: Path) -> bytes:
+    """What a server has written that registered two nodes, one after the other."""
+
+    async def main() -> None:
+        async with opened(path) as registry:
+            for id in ("n1", "n2"):
+                await registry.register(one(id), ttl=30)
+                await asyncio.sleep(1)
+
+    run(main())
+    return path.read_bytes()
+
+
+def found(path: Path, caplog: pytest.LogCaptureFixture) -> tuple[list[str], str]:
+    """What the next server finds, and what it says of the file; afterwards it works as always."""
+    caplog.clear()
+
+    async def main() -> list[str]:
+        async with opened(path) as registry:
+            restored = await ids(registry)
+            await registry.register(one("later"), ttl=30)
+        async with opened(path) as registry:
+            assert await ids(registry) == ["later", *restored]
+        return restored
+
+    restored = run(main())
+    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(said) <= 1
+    return restored, said[0] if said else ""
+
+
+def test_a_crash_at_any_moment_loses_only_what_was_being_written(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = written(path)
+    lines = data.splitlines(keepends=True)
+    assert len(lines) == 4
+    ends = [sum(map(len, lines[:count])) for count in (2, 3, 4)]
+    for size in range(ends[0], len(data) + 1, 7):
+        path.write_bytes(data[:size])
+        whole = sum(size >= end for end in ends[1:])
+        assert found(path, caplog) == (["n1", "n2"][:whole], "")
+
+
+def test_a_draft_that_a_crash_left_behind_does_not_matter(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    written(path)
+    path.with_name("state.new").write_bytes(b"half")
+    assert found(path, caplog) == (["n1", "n2"], "")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "restored", "words"),
+    [
+        (lambda data: b"[section]\nkey = value\n", [], "it is no state of a microreg server"),
+        (lambda data: bytes(range(256)) * 10, [], "it is no state of a microreg server"),
+        (lambda data: data[:20], [], "it is damaged: it ends within the first line"),
+        (lambda data: data.replace(b"state 1", b"state 2", 1), [], "it is of version '2'"),
+        (lambda data: data.replace(b'"n1"', b'"n9"'), ["n2"], "it is damaged: 1 of 3 lines cannot be read"),
+        (lambda data: data.replace(b"10.0.0.1", b"10.0.\xff.1"), [], "it is damaged: 2 of 3 lines cannot be read"),
+        (lambda data: data + b"rubbish\n", ["n1", "n2"], "it is damaged: 1 of 4 lines cannot be read"),
+        (lambda data: data + b"[" * 100_000 + b"\n", ["n1", "n2"], "it is damaged: 1 of 4 lines cannot be read"),
+    ],
+)
+def test_a_damaged_file_is_set_aside_and_what_is_whole_counts(
+    path: Path,
+    spoil: Callable[[bytes], bytes],
+    restored: list[str],
+    words: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    spoiled = spoil(written(path))
+    path.write_bytes(spoiled)
+    there, said = found(path, caplog)
+    assert there == restored
+    assert said.startswith(f"set a state file aside: {path}: {words}") and "it is now state.aside-1" in said
+    assert path.with_name("state.aside-1").read_bytes() == spoiled
+
+
+def test_an_empty_file_is_a_beginning(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path.touch()
+    assert found(path, caplog) == ([], "")
+
+
+def test_a_line_of_other_content_is_damage_even_if_its_checksum_is_right(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from hashlib import sha256
+
+    body = json.dumps({"put": [[1, "x", {}]]}).encode()
+    path.write_bytes(written(path) + sha256(body).hexdigest().encode() + b" " + body + b"\n")
+    there, said = found(path, caplog)
+    assert there == ["n1", "n2"] and "1 of 4 lines" in said
+
+
+def test_a_record_that_may_not_be_registered_harms_no_other(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = written(path).replace(b'"id":"n1"', b'"id":"-1"')
+    head, *lines = data.splitlines()
+    from hashlib import sha256
+
+    bodies = [line.partition(b" ")[2] for line in lines]
+    fixed = [sha256(body).hexdigest().encode() + b" " + body for body in bodies]
+    path.write_bytes(b"\n".join([head, *fixed]) + b"\n")
+    there, said = found_with_record_left_out(path, caplog)
+    assert there == ["n2"] and said.startswith("left a record out of the state: node id")
+
+
+def found_with_record_left_out(path: Path, caplog: pytest.LogCaptureFixture) -> tuple[list[str], str]:
+    """What the next server finds, and the first thing that it says."""
+    caplog.clear()
+
+    async def main() -> list[str]:
+        async with opened(path) as registry:
+            return await ids(registry)
+
+    restored = run(main())
+    return restored, caplog.records[0].getMessage()
+
+
+def test_one_server_at_a_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("microreg.files.time.sleep", lambda _: None)
+
+    async def main() -> None:
+        with locked(path), pytest.raises(ConfigError, match=r"--state .*: another server uses this file"):
+            async with opened(path):
+                pass
+        async with opened(path) as registry:
+            assert await ids(registry) == []
+
+    run(main())
+
+
+def test_a_file_that_cannot_be_written_at_all_is_an_error_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        with pytest.raises(ConfigError, match=r"--state .*No such file or directory"):
+            async with opened(tmp_path / "nowhere" / "state"):
+                pass
+        (tmp_path / "folder").mkdir()
+        with pytest.raises(ConfigError, match="is no regular file|Is a directory"):
+            async with opened(tmp_path / "folder"):
+                pass
+
+    run(main())
+
+
+def test_a_disk_that_is_full_for_a_while_is_one_warning_and_nothing_is_lost(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, full = os.write, [False]
+
+    def write(fd: int, data: bytes) -> int:
+        if full[0]:
+            real(fd, bytes(data)[:10])
+            raise OSError(28, "No space left on device")
+        return real(fd, data)
+
+    async def main() -> None:
+        async with opened(path) as registry:
+            await registry.register(one("n1"), ttl=300)
+            await asyncio.sleep(1)
+            full[0] = True
+            monkeypatch.setattr("os.write", write)
+            monkeypatch.setattr("os.fsync", lambda fd: write(fd, b"") if full[0] else None)
+            for number in range(2, 12):
+                await registry.register(one(f"n{number}"), ttl=300)
+                await asyncio.sleep(1)
+            assert [record.levelname for record in caplog.records] == ["WARNING"]
+            full[0] = False
+            await asyncio.sleep(3)
+            copy = path.with_name("copy")
+            copy.write_bytes(path.read_bytes())
+            async with opened(copy) as other:
+                assert len(await ids(other)) == 11
+        async with opened(path) as other:
+            assert len(await ids(other)) == 11
+
+    run(main())
+    assert len(caplog.records) == 1
+
+
+def test_a_file_that_somebody_removes_is_written_anew(path: Path) -> None:
+    async def main() -> None:
+        async with opened(path) as registry:
+            await registry.register(one("n1"), ttl=30)
+            await asyncio.sleep(1)
+            path.unlink()
+            await registry.register(one("n2"), ttl=30)
+            await wait_until(path.exists)
+            copy = path.with_name("copy")
+            copy.write_bytes(path.read_bytes())
+            async with opened(copy) as other:
+                assert await ids(other) == ["n1", "n2"]
+
+    run(main())
+
+
+def test_what_was_written_is_one_short_line_for_a_renewal(path: Path) -> None:
+    file = StateFile(path)
+    assert file.open() == ([], "")
+    record = one("n1", text="x" * 1000)
+    file.write({("greeter", "n1"): state_room.Kept(record, NOW + 30, 30)}, NOW)
+    size = path.stat().st_size
+    file.write({("greeter", "n1"): state_room.Kept(one("n1", text="x" * 1000), NOW + 60, 30)}, NOW)
+    assert path.stat().st_size - size < 200
+    file.release()
+    again = StateFile(path)
+    assert again.open() == ([state_room.Kept(record, NOW + 60, 30)], "")
+    again.release()
+
+
+def test_closing_twice_and_opening_twice_is_fine(path: Path) -> None:
+    async def main() -> None:
+        registry = State(connect("memory://"), path)
+        await registry.open()
+        await registry.open()
+        await registry.register(one(), ttl=30)
+        await registry.close()
+        await registry.close()
+        async with opened(path, now=0.0) as other:
+            assert await ids(other) == ["n1"]
+
+    run(main())
