@@ -24,6 +24,9 @@ from nats_pubsub_roles import NODES, TTL, message
 from microreg import Registry, connect
 from microreg.testing import ServerProcess
 
+# nats-py leaves some of its types open.
+# pyright: reportUnknownMemberType=false
+
 HERE = Path(__file__).parent
 ROLES = "nats_pubsub_roles.py"
 SPACING = 0.005

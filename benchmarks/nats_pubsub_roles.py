@@ -19,6 +19,9 @@ from nats.aio.msg import Msg
 from microreg import Change, Service, announce, connect
 from microreg_nats.pubsub import messages
 
+# nats-py leaves some of its types open.
+# pyright: reportUnknownMemberType=false
+
 NODES = 1_000
 TTL = 15.0
 SECONDS = 10.0

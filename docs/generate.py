@@ -1,5 +1,5 @@
 """Writes the pages in docs/reference that come from the code: cli.md, conformance.md, errors.md and options.md,
-and the tables of options in those of backends (consul.md, etcd.md).
+and the tables of options in those of backends (consul.md, etcd.md, http.md).
 
 ``python docs/generate.py`` writes them; ``--check`` writes nothing and fails when one is out of date.
 """
@@ -193,6 +193,7 @@ def main(arguments: list[str]) -> int:
         "consul.md": backend_page(REFERENCE / "consul.md"),
         "errors.md": errors_page(),
         "etcd.md": backend_page(REFERENCE / "etcd.md"),
+        "http.md": backend_page(REFERENCE / "http.md"),
         "nats-pubsub.md": backend_page(REFERENCE / "nats-pubsub.md"),
         "options.md": options_page(),
     }

@@ -49,7 +49,7 @@ def _others() -> list[asyncio.Task[object]]:
 
 
 async def wait_until(
-    condition: Callable[[], T | Awaitable[T]],
+    condition: Callable[[], T] | Callable[[], Coroutine[object, object, T]],
     timeout: float = 5.0,
     *,
     what: str | Callable[[], str] = "",

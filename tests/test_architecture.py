@@ -23,7 +23,7 @@ model net process arguments files
 url
 events
 catalog codec
-backlog translation rules
+backlog tls translation rules
 watch
 registry
 checked toolkit

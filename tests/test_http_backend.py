@@ -114,9 +114,10 @@ def test_events_of_every_form() -> None:
 lines = st.binary(max_size=40).filter(lambda data: not {10, 13} & {*data})
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from([b"change", b"snapshot"]), lines)), st.lists(st.integers(min_value=0), max_size=10)
-)
+events_ = st.lists(st.tuples(st.sampled_from([b"change", b"snapshot"]), lines))
+
+
+@given(events_, st.lists(st.integers(min_value=0), max_size=10))
 def test_however_the_bytes_arrive_the_events_are_the_same(events: list[tuple[bytes, bytes]], cuts: list[int]) -> None:
     data = b"".join(b"event: %s\ndata: %s\nid: 1\n\n" % event for event in events)
     assert parsed(data, *cuts) == [Received(kind, text, b"1") for kind, text in events]

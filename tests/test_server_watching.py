@@ -150,7 +150,10 @@ def test_a_new_name_begins_with_a_snapshot_and_the_others_go_on() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("last", ["", "x", "-", "0-0", "nonsense-1", *(f"{{epoch}}-{end}" for end in ("", "99", "-1", "²"))])
+@pytest.mark.parametrize(
+    "last",
+    ["", "x", "-", "0-0", "nonsense-1", "{epoch}-", "{epoch}-99", "{epoch}--1", "{epoch}-²", f"{{epoch}}-{'9' * 30}"],
+)
 def test_who_cannot_be_resumed_gets_a_snapshot(last: str) -> None:
     async def main() -> None:
         async with serving() as server:
@@ -208,7 +211,7 @@ def test_a_quiet_stream_gives_signs_of_life_that_keep_it_resumable() -> None:
                     "name": "loud", "nodes": [{"id": "x", "address": f"10.0.0.1:{int(loop.time() - began) + 1}"}],
                 })
                 heard = len(stream.events)
-                await wait_until(lambda heard=heard: len(stream.events) > heard, timeout=30)  # type: ignore[misc]
+                await wait_until(lambda heard=heard: len(stream.events) > heard, timeout=30)
                 assert stream.last == server.app.hub.id.decode()
             assert loop.time() - began <= 3 * 6
 

@@ -7,8 +7,8 @@ says whose client it is. What is kept here is found again from the registry's wa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
-from contextlib import asynccontextmanager
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -47,20 +47,45 @@ class Turns(Generic[K]):
     """One at a time for each key: of two requests for one node, the second one sees what the first one did."""
 
     def __init__(self) -> None:
-        self._waiting: dict[K, tuple[asyncio.Lock, int]] = {}
+        self._queues: dict[K, deque[asyncio.Future[None]]] = {}
 
-    @asynccontextmanager
-    async def __call__(self, key: K) -> AsyncGenerator[None]:
-        """Wait for the turn, and have it for the block."""
-        lock, users = self._waiting.get(key) or (asyncio.Lock(), 0)
-        self._waiting[key] = lock, users + 1
+    def __call__(self, key: K) -> _Turn[K]:
+        """Wait for the turn, and have it for the block of ``async with``."""
+        return _Turn(self._queues, key)
+
+
+class _Turn(Generic[K]):
+    __slots__ = ("_key", "_queues")
+
+    def __init__(self, queues: dict[K, deque[asyncio.Future[None]]], key: K) -> None:
+        self._queues = queues
+        self._key = key
+
+    async def __aenter__(self) -> None:
+        queue = self._queues.get(self._key)
+        if queue is None:
+            self._queues[self._key] = deque()
+            return
+        turn = asyncio.get_running_loop().create_future()
+        queue.append(turn)
         try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._waiting.pop(key)
-            if users > 1:
-                self._waiting[key] = lock, users - 1
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # it was this one's turn already
+                self._pass_on()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        queue = self._queues[self._key]
+        while queue:
+            turn = queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        del self._queues[self._key]
 
 
 class Clients(Generic[K]):
@@ -113,7 +138,9 @@ class Clients(Generic[K]):
     async def renew(self, record: Service, ttl: float) -> None:
         """Let a node live for ``ttl`` more seconds, with this record."""
         await self._server.registry.register(record, ttl=ttl)
-        self._server.hub.expect(record.name, record.nodes[0].id, record)
+        node = record.name, record.nodes[0].id
+        if self._server.hub.catalog.get(*node) is not record:
+            self._server.hub.expect(*node, record)
 
     async def withdraw(self, record: Service) -> None:
         """Deregister a node, whoever registered it."""

@@ -176,7 +176,7 @@ def test_tokens(tmp_path: Path) -> None:
                     await registry.get_service("greeter")
                 assert "wrong-one" not in str(caught.value)
                 async with registry.watch("greeter") as events:
-                    await wait_until(lambda events=events: isinstance(events.error, PermissionDenied))  # type: ignore[misc]
+                    await wait_until(lambda events=events: isinstance(events.error, PermissionDenied))
                     assert events.state == "resyncing"
 
     with microreg_server("--token-file", writers, "--read-token-file", readers) as server:

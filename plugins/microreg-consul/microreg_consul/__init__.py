@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -17,6 +16,7 @@ from microreg import Registry, Service, Watch, merge
 from microreg.errors import ConfigError, RegistryClosed
 from microreg.net import source_address
 from microreg.rules import DEFAULT_TTL
+from microreg.tls import check_tls, client_context
 from microreg.url import Options, RegistryURL, TLSOptions, option
 from microreg_consul.layouts import GoMicro, Layout
 from microreg_consul.records import Records
@@ -70,7 +70,7 @@ class ConsulRegistry(Registry):
             self._port,
             token=options.token,
             dc=options.dc,
-            tls=_context(options) if self.url.scheme == "consuls" else None,
+            tls=client_context(options) if self.url.scheme == "consuls" else None,
             server_name=options.server_name,
             timeout=options.timeout,
         )
@@ -129,21 +129,4 @@ def _check(url: RegistryURL, options: ConsulOptions) -> None:
             f"{url}: expected one agent, best the one on this machine: what is registered lives in the agent that it "
             "was registered at; fallback: reads from several"
         )
-    if (options.cert is None) != (options.key is None):
-        raise ConfigError(f"{url}: options cert and key belong together: give both files, or neither")
-    given = [name for name in ("ca", "cert", "key", "server_name") if getattr(options, name)]
-    if given and url.scheme != "consuls":
-        raise ConfigError(f"{url}: option {given[0]} is for TLS; write consuls://")
-
-
-def _context(options: ConsulOptions) -> ssl.SSLContext:
-    """Whom to trust, and who we are. Raises ConfigError where a file is no good."""
-    files, expected = f"{options.ca}", "certificates in PEM"
-    try:
-        context = ssl.create_default_context(cafile=options.ca)
-        if options.cert is not None:
-            files, expected = f"{options.cert} and {options.key}", "a certificate and its private key in PEM"
-            context.load_cert_chain(options.cert, options.key, password="")  # or else it would ask at the terminal
-        return context
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"TLS: {files}: {error}; expected {expected}, without a pass phrase") from None
+    check_tls(url, options, "consuls")

@@ -25,6 +25,7 @@ MORE = "microreg-more-"
 """What they begin with in go-micro's layout."""
 _KEY = re.compile(r"(?!microreg-|consul-)[A-Za-z0-9_-]{1,128}", re.ASCII)
 """A key that anybody may have in Meta; Consul refuses ``consul-``."""
+_WEIGHT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 
 
 class Layout:
@@ -67,7 +68,7 @@ class Layout:
             "Meta": self._meta(service),
         }
         weight = node.metadata.get("weight", "")
-        if weight.isdecimal() and weight.isascii() and 0 < len(weight) <= 5 and 0 < int(weight) < 65536:
+        if _WEIGHT.fullmatch(weight) and int(weight) < 65536:
             body["Weights"] = {"Passing": int(weight), "Warning": 1}  # which DNS answers in SRV records
         return body
 

@@ -20,6 +20,7 @@ from microreg.errors import ConfigError, RegistryClosed
 from microreg.events import Event, Snapshot
 from microreg.net import source_address
 from microreg.rules import DEFAULT_TTL
+from microreg.tls import check_tls
 from microreg.url import Options, RegistryURL, TLSOptions, option
 from microreg_etcd.layouts import GoMicro, Layout
 from microreg_etcd.reading import Records, Standing
@@ -164,11 +165,4 @@ def _tls(url: RegistryURL, options: EtcdOptions) -> TLSOptions | None:
     """The TLS options of ``etcds://``, None for ``etcd://``. Raises ConfigError for what does not fit together."""
     if bool(url.user) != bool(url.password):
         raise ConfigError(f"{url}: user and password belong together, as in {url.scheme}://user:${{ETCD_PASSWORD}}@host")
-    if (options.cert is None) != (options.key is None):
-        raise ConfigError(f"{url}: options cert and key belong together: give both files, or neither")
-    if url.scheme == "etcds":
-        return options
-    given = [name for name in ("ca", "cert", "key", "server_name") if getattr(options, name)]
-    if given:
-        raise ConfigError(f"{url}: option {given[0]} is for TLS; write {url.scheme}s://")
-    return None
+    return options if check_tls(url, options, "etcds") else None

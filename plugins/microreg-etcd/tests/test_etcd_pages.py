@@ -15,6 +15,7 @@ import servers
 from microreg import Node, PermissionDenied, Service, connect
 from microreg.testing import ServerProcess
 from needs import need
+from servers.etcd import etcd_program
 from support import ROOT, clean_env, python, run, wait_until
 
 REFERENCE = (ROOT / "docs" / "reference" / "etcd.md").read_text(encoding="utf-8")
@@ -40,7 +41,7 @@ LOOKING = blocks(SECTIONS["Looking at it with etcdctl"], "sh")
 
 def environment(server: ServerProcess) -> dict[str, str]:
     """Where etcdctl is found, and what it finds."""
-    folder = servers._etcd_program().parent
+    folder = etcd_program().parent
     if not (folder / "etcdctl").exists():
         need("etcd", f"there is no etcdctl beside it, in {folder}")
     path = os.pathsep.join([str(folder), os.environ["PATH"]])

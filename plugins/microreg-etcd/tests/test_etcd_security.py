@@ -251,7 +251,7 @@ def test_who_may_nothing_is_told_and_heals_when_it_may(guarded: ServerProcess) -
                 request = grant("nobody", READWRITE, PREFIX, END)
                 await users.auth.RoleGrantPermission(request, metadata=await users.as_root())
                 await announcement.wait_live(15)
-                await wait_until(lambda: watch.state == "live", 15)
+                await wait_until(lambda: str(watch.state) == "live", 15)
 
     run(main(), 60)
 

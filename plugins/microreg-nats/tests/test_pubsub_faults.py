@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
@@ -49,7 +50,6 @@ class Fleet:
     reader: Registry
     announcements: list[Announcement]
     followers: list[Follower]
-    losses: list[str] = field(default_factory=list[str])
     turn: int = 0
 
     async def settle(self, bound: float = BOUND) -> None:
@@ -59,8 +59,7 @@ class Fleet:
         await self.announcements[0].update(metadata={"turn": str(self.turn)})
         wanted = {(a.service.name, a.node.id, a.node.metadata.get("turn")) for a in self.announcements}
         for follower in self.followers:
-            mine = {key for key in wanted if follower.watch.name in (None, key[0])}
-            await follower.until(lambda each, mine=mine: _known(each) == mine and each.watch.state == "live", bound)
+            await follower.until(partial(_agrees, wanted), bound)
         async with connect(server.port) as fresh:
             for name in NAMES:
                 ids = {node.id for each in await found(fresh, name) for node in each.nodes}
@@ -77,6 +76,12 @@ class Fleet:
     def describe(self) -> str:
         watches = [(each.watch.state, each.watch.error) for each in self.followers]
         return f"{[each for each in self.announcements if each.state is not State.LIVE]} {watches}"
+
+
+def _agrees(wanted: set[tuple[str, str, str | None]], follower: Follower) -> bool:
+    """Whether a watch is live and says exactly this, as far as it is of its name."""
+    mine = {key for key in wanted if follower.watch.name in (None, key[0])}
+    return _known(follower) == mine and follower.watch.state == "live"
 
 
 def _known(follower: Follower) -> set[tuple[str, str, str | None]]:
@@ -146,7 +151,7 @@ async def swallowed(fleet: Fleet) -> None:
 
 
 async def cut_again_and_again(_: Fleet) -> None:
-    for _ in range(20):
+    for _turn in range(20):
         proxy.cut()
         await asyncio.sleep(0.1)
 

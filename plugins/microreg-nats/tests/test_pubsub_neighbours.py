@@ -260,6 +260,27 @@ def test_who_asks_for_all_is_answered_for_every_name() -> None:
     run(main())
 
 
+def test_who_asks_again_and_again_is_answered_while_names_come_and_go() -> None:
+    async def main() -> None:
+        async with both() as (registry, peer):
+
+            async def come_and_go(number: int) -> None:
+                for turn in range(30):
+                    service = record(f"name-{number}-{turn}", "n")
+                    await registry.register(service, ttl=1 if turn % 2 else 15)
+                    await peer.say("registry.ping._all")
+                    await registry.deregister(service)
+
+            await registry.register(record("stays", "s"))
+            await asyncio.gather(*map(come_and_go, range(5)))
+            await peer.overhear()
+            await peer.say("registry.ping._all")
+            await wait_until(lambda: "registry.register.stays" in [subject for subject, _ in peer.heard])
+            assert await registry.list_services() == ("stays",)
+
+    run(main())
+
+
 def test_many_pings_at_once_are_few_answers() -> None:
     async def main() -> None:
         async with both() as (registry, peer):

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, ClassVar
 from microreg import Registry, Service, Watch
 from microreg.errors import ConfigError, RegistryClosed, ServiceNotFound
 from microreg.events import Event
+from microreg.net import source_address
 from microreg.rules import DEFAULT_TTL
 from microreg.url import Duration, Options, RegistryURL, option
-from microreg_nats.options import NatsOptions, check_url
+from microreg_nats.options import DEFAULT_PORT, NatsOptions, check_url
 from microreg_nats.pubsub.subjects import Subjects
 
 if TYPE_CHECKING:
@@ -35,9 +36,7 @@ class PubSubOptions(NatsOptions):
     """What may stand behind the ``?`` of the config string. The TLS options are for ``natss-pubsub://``."""
 
     topic: str = option("registry", "what all subjects begin with; who uses another topic is not seen")
-    settle: Duration = option(
-        Duration(0.3), "seconds without an answer after which a name is taken to be absent"
-    )
+    settle: Duration = option(Duration(0.3), "seconds without an answer after which a name is taken to be absent")
 
 
 class PubSubRegistry(Registry):
@@ -95,6 +94,14 @@ class PubSubRegistry(Registry):
     def watch(self, name: str | None = None) -> Watch:
         """A Snapshot once the answers have settled, then changes as they are told."""
         return Watch(lambda: self._changes(name), name)
+
+    def advertised_host(self) -> str | None:
+        """The address of this machine towards a server that is given by IP address and not on this machine."""
+        for host, _ in self.url.hosts(DEFAULT_PORT):
+            local = source_address(host) if ":" in host or host.replace(".", "").isdigit() else None
+            if local is not None and local != host and not local.startswith("127.") and local != "::1":
+                return local
+        return None
 
     def _changes(self, name: str | None) -> AsyncGenerator[Event, None]:
         return self._station.listeners.changes(name)

@@ -161,7 +161,7 @@ class Responder:
             session.lost.add_done_callback(lambda _: self._wake.set())
             with suppress(RegistryError):
                 await self._serve(session)
-            await self._connection.changed(session.generation)
+            await asyncio.sleep(_PAUSE)
 
     async def _serve(self, session: Session) -> None:
         """Answer pings; first tell what was last told over another connection, since nobody may have heard it."""
@@ -175,7 +175,7 @@ class Responder:
             await self._wake.wait()
             self._wake.clear()
             pinged, self._pinged = self._pinged, {}
-            for name in self._names if ALL in pinged else pinged:
+            for name in tuple(self._names if ALL in pinged else pinged):
                 await self._answer(session, name)
             await asyncio.sleep(_PAUSE)
 
