@@ -139,7 +139,7 @@ def _shared_head(data: bytes) -> Service | None:
     end = data.rfind(_NODES)
     if end < 0 or end > _SHARED or not data.endswith(b"}"):
         return None
-    key = end, data[:_KEY]
+    key = end, data[: min(end, _KEY)]
     known = _heads.get(key)
     try:
         if known is None or not data.startswith(known[0]):

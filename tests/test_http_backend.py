@@ -26,7 +26,8 @@ from microreg.errors import (
     ServiceNotFound,
     Unsupported,
 )
-from support import python, run
+from support import python, run, wait_until
+from web import Web
 
 WHERE = "http://127.0.0.1:4214"
 
@@ -91,6 +92,35 @@ def test_the_address_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(where("http://registry.internal:80")) == "http://registry.internal:80/v1"
     assert run(where("https://example.org:443/discovery/eu%20west")) == "https://example.org:443/discovery/eu%20west/v1"
     assert run(where("http://[::1]")) == "http://[::1]:4214/v1"
+
+
+def test_what_answers_is_no_server_of_ours() -> None:
+    async def main(port: int) -> None:
+        async with connect(f"http://127.0.0.1:{port}") as registry:
+            with pytest.raises(RegistryUnavailable, match="no microreg server"):
+                await registry.list_services()
+            with pytest.raises(RegistryUnavailable, match="no microreg server"):
+                await registry.get_service("a")
+            async with registry.watch("a") as events:
+                await wait_until(lambda: events.error)
+                assert "no microreg server (it sends " in str(events.error)
+
+    with Web() as web:
+        run(main(web.port))
+
+
+@pytest.mark.parametrize("mode", ["break", "tear"])
+def test_answers_that_break_off(mode: str) -> None:
+    async def main(port: int) -> None:
+        async with connect(f"http://127.0.0.1:{port}") as registry:
+            for call in (registry.list_services, lambda: registry.get_service("a")):
+                with pytest.raises(RegistryUnavailable, match=f"127.0.0.1:{port}"):
+                    await call()
+            async with registry.watch("a") as events:
+                await wait_until(lambda: isinstance(events.error, RegistryUnavailable))
+
+    with Web(mode=mode) as web:
+        run(main(web.port))
 
 
 # -- events -----------------------------------------------------------------------------------------
@@ -158,7 +188,7 @@ def answer(status: int, body: bytes = b"", **headers: str) -> RegistryError:
         (502, b"<html>nginx</html>", RegistryUnavailable, "502 Reason"),
         (401, b"<html>proxy</html>", PermissionDenied, "401 Reason"),
         (407, b"", PermissionDenied, "407 Reason"),
-        (404, b"<html>", RegistryUnavailable, "no microreg server: is the path right"),
+        (404, b"<html>", RegistryUnavailable, "no microreg server; is the path right"),
         (404, b'["code"]', RegistryUnavailable, "no microreg server"),
         (418, b"\xff", RegistryError, "418 Reason"),
     ],

@@ -287,6 +287,25 @@ def test_an_instance_that_is_withdrawn_elsewhere_is_not_down() -> None:
     run(main())
 
 
+def test_another_server_of_the_same_store_takes_over() -> None:
+    async def main() -> None:
+        async with serving(url="memory://shared") as server, serving(url="memory://shared") as other:
+            await server.http.post(APPS, json={"name": "web"})
+            await server.http.post(f"{APPS}/web", json=I1)
+            for each in (other, server, other):
+                await asyncio.sleep(60)
+                assert await put(each) == 204
+            await asyncio.sleep(0.1)
+            assert [await shown(each) for each in (server, other)] == [("up", 120), ("up", 180)]
+            await asyncio.sleep(91)
+            assert [(await shown(each))[0] for each in (server, other)] == ["down", "down"]
+            assert await put(server) == 204
+            await asyncio.sleep(0.1)
+            assert (await shown(other))[0] == "up"
+
+    run(main())
+
+
 def test_after_the_store_has_forgotten_all_a_renewal_brings_an_instance_back() -> None:
     async def main() -> None:
         async with app(None, I1) as server:

@@ -15,7 +15,7 @@ import pytest
 from microreg import connect
 from microreg.cli.serve import _address, _tokens, _warn
 from microreg.errors import ConfigError
-from microreg.server import Settings, bodies, protocol
+from microreg.server import Settings, protocol
 from microreg.server.serve import listen, serve
 from serving import record
 from support import run, wait_until
@@ -138,8 +138,7 @@ def test_bodies_are_read_up_to_a_limit_however_they_come() -> None:
 
 
 def test_who_says_nothing_or_too_slowly_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "_HEAD_SECONDS", 0.2)
-    monkeypatch.setattr(bodies, "_PATIENCE", 0.2)
+    monkeypatch.setattr(protocol, "_PATIENCE", 0.2)
 
     async def main() -> None:
         async with running() as server:

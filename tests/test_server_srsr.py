@@ -230,6 +230,24 @@ def test_what_the_store_has_forgotten_the_client_is_told() -> None:
     run(main())
 
 
+def test_another_server_of_the_same_store_takes_over() -> None:
+    async def main() -> None:
+        async with serving(url="memory://shared") as server:
+            id = await register(server)
+            async with serving(url="memory://shared") as other:
+                assert await ask(other, "/heartbeat", id=id) == {"success": True}
+                assert await lookup(other) == "http://10.0.0.7:80"
+                await asyncio.sleep(29)
+                assert await ask(other, "/heartbeat", id=id) == {"success": True}
+                await asyncio.sleep(29)
+                assert await ask(server, "/heartbeat", id=id) == {"success": True}
+                assert await ask(other, "/deregister", id=id) == {"success": True}
+                await asyncio.sleep(0.1)
+            assert await ask(server, "/heartbeat", id=id) == {"success": False}
+
+    run(main())
+
+
 def test_while_the_store_is_away_nothing_is_said_for_sure() -> None:
     async def main() -> None:
         async with serving() as server:

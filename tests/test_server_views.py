@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from urllib.parse import quote
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from microreg.server.problems import Problem
 from microreg.server.views import Turns, fields, text
+from serving import serving
 from support import run
+
+PATHS = ["/register", "/heartbeat", "/lookup", "/deregister", "/registro/1.0/apps", "/registro/1.0/apps/web"]
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=80),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+addresses = st.sampled_from(["http://h:1", "http://[::1", "//", "localhost:4321", "\ud800", "http://\u2028", "[::1]:1"])
+members = st.dictionaries(
+    st.sampled_from(["name", "NAME", "address", "port", "id", "ip", "x"]), values | addresses, max_size=6
+)
 
 
 def test_turns_are_taken_in_order_and_other_keys_do_not_wait() -> None:
@@ -80,3 +96,22 @@ def test_members_are_found_in_any_case_and_null_is_nothing() -> None:
 def test_what_is_no_object_is_a_problem(body: bytes) -> None:
     with pytest.raises(Problem, match="expected a JSON object"):
         fields(body)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.sampled_from(PATHS), members), max_size=8), st.text(max_size=20))
+@example([("/register", {"name": "a", "address": "http://\U0001f600:1", "port": "٣"})], "%")
+def test_whatever_is_sent_the_answer_is_not_the_servers_fault(requests: list[tuple[str, object]], id: str) -> None:
+    async def main() -> None:
+        async with serving() as server:
+            await server.http.post("/registro/1.0/apps", json={"name": "web"})
+            for path, body in requests:
+                answer = await server.http.post(path, content=json.dumps(body).encode())
+                assert answer.status_code in (200, 201, 400, 409), answer.text
+            for method in ("GET", "PUT", "DELETE"):
+                answer = await server.http.request(method, f"/registro/1.0/apps/web/{quote(id, safe='')}")
+                assert answer.status_code in (200, 204, 307, 404, 405)
+            for path in ("/registro/1.0/apps", "/prometheus/sd", "/metrics"):
+                assert (await server.http.get(path)).status_code == 200
+
+    run(main())

@@ -11,7 +11,7 @@ import pytest
 import support
 from microreg import Node, Service, codec
 from microreg.backends.memory import MemoryRegistry
-from microreg.server import Settings, encoding, hub
+from microreg.server import Settings, encoding, hub, streams
 from microreg.testing.virtual import VirtualLoop
 from serving import Listening, Serving, record, serving
 from support import wait_until
@@ -252,7 +252,7 @@ def test_a_change_is_encoded_once_for_everybody(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_client_that_is_far_behind_gets_a_snapshot_instead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "_PENDING", 10)
+    monkeypatch.setattr(streams, "_PENDING", 10)
 
     async def main() -> None:
         async with serving() as server, server.watch("name=a") as slow, server.watch("name=a") as fast:

@@ -6,7 +6,6 @@ import asyncio
 import ipaddress
 import json
 import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -206,10 +205,12 @@ def _is_loopback(host: str) -> bool:
 
 
 def _log_accesses() -> None:
-    class Lines(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            sys.stderr.write(json.dumps({"time": round(record.created, 3), **getattr(record, "request", {})}) + "\n")
+    class Lines(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return json.dumps({"time": round(record.created, 3), **getattr(record, "request", {})})
 
+    handler = logging.StreamHandler()
+    handler.setFormatter(Lines())
     logger = logging.getLogger("microreg.server.access")
     logger.setLevel(logging.INFO)
-    logger.addHandler(Lines())
+    logger.addHandler(handler)

@@ -30,7 +30,7 @@ _SECURITY = [
     (b"x-content-type-options", b"nosniff"),
 ]
 _SEEN = frozenset({b"authorization", b"host", b"origin", b"sec-fetch-site"})
-_ADDRESSES = 10_000
+_ADDRESSES = 1_000
 _LONGEST_TOKEN = 4096
 
 
@@ -51,6 +51,7 @@ class Access:
         self._writers = [_digest(token.encode()) for token in settings.tokens]
         self._readers = [_digest(token.encode()) for token in settings.read_tokens]
         self._hosts = frozenset({"localhost", *(host.lower().rstrip(".") for host in settings.hosts)})
+        self._good_hosts = set[bytes]()
         self._buckets: dict[str, tuple[float, float]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,8 +103,13 @@ class Access:
             raise Problem(403, "permission_denied", "this token is for reading only")
 
     def _check_host(self, host: bytes) -> None:
+        if host in self._good_hosts:
+            return
         name = _host_name(host.decode("latin-1"))
-        if name not in self._hosts and not name.endswith(".localhost") and not _is_address(name):
+        if name in self._hosts or name.endswith(".localhost") or _is_address(name):
+            if len(self._good_hosts) < _ADDRESSES:
+                self._good_hosts.add(host)
+        else:
             raise Problem(
                 421,
                 "misdirected_request",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
@@ -61,12 +62,13 @@ class API:
         self._records = records
         self._max_body = max_body
         self._answers: dict[str, tuple[tuple[Service, ...], bytes]] = {}
-        self._routes: dict[tuple[str, ...], dict[str, Handler]] = {
-            ("services", "*"): {"GET": self._get, "HEAD": self._get},
-            ("services", "*", "nodes", "*"): {"PUT": self._put, "DELETE": self._delete},
-            ("renewals",): {"POST": self._renew},
-            ("services",): {"GET": self._list, "HEAD": self._list},
-            ("watch",): {"GET": self._watch, "POST": self._watch},
+        # How many words a path has, and every second one of them; those in between are names.
+        self._routes: dict[tuple[object, ...], dict[str, Handler]] = {
+            (2, b"services"): {"GET": self._get, "HEAD": self._get},
+            (4, b"services", b"nodes"): {"PUT": self._put, "DELETE": self._delete},
+            (1, b"renewals"): {"POST": self._renew},
+            (1, b"services"): {"GET": self._list, "HEAD": self._list},
+            (1, b"watch"): {"GET": self._watch, "POST": self._watch},
         }
         self._watching = watching
 
@@ -78,10 +80,9 @@ class API:
     def _route(self, scope: Scope) -> tuple[Handler, Sequence[str]]:
         """The handler, and what the path names. A ``/`` in a name is escaped, so the path is split as it came."""
         raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
-        parts = [_unquoted(part) for part in raw.partition(b"?")[0].split(b"/")[2:]]
-        shape = tuple("*" if place in (1, 3) else part for place, part in enumerate(parts))
-        methods = self._routes.get(shape)
-        if methods is None or "" in parts:
+        words = raw.partition(b"?")[0].split(b"/")[2:]
+        methods = self._routes.get((len(words), *words[::2]))
+        if methods is None or b"" in words:
             raise Problem(404, "not_found", "there is nothing at this path; see /openapi.json")
         handler = methods.get(scope["method"])
         if handler is None:
@@ -92,15 +93,15 @@ class API:
                 f"this path takes {allowed}",
                 headers={b"allow": allowed.encode()},
             )
-        return handler, parts[1::2]
+        return handler, [_unquoted(word) for word in words[1::2]]
 
     async def _list(self, call: Call) -> None:
-        _query(call.scope)
+        _query(call.scope["query_string"])
         names = await self._registry.list_services()
         await reply(call.send, msgspec.json.encode({"services": names}))
 
     async def _get(self, call: Call) -> None:
-        _query(call.scope)
+        _query(call.scope["query_string"])
         name = call.words[0]
         services = await self._registry.get_service(name)
         await reply(call.send, self._answer(name, services))
@@ -120,20 +121,20 @@ class API:
 
     async def _put(self, call: Call) -> None:
         name, id = call.words
-        ttl = _ttl(_query(call.scope, "ttl").get("ttl"))
+        ttl = _ttl(call.scope["query_string"])
         stamp = _stamp(call.scope)
         body = await read_body(call.scope, call.receive, self._max_body)
         await self._records.put(name, id, body, ttl, stamp)
         await reply(call.send, status=204)
 
     async def _delete(self, call: Call) -> None:
-        _query(call.scope)
+        _query(call.scope["query_string"])
         name, id = call.words
         await self._records.withdraw(name, id, _stamp(call.scope))
         await reply(call.send, status=204)
 
     async def _renew(self, call: Call) -> None:
-        _query(call.scope)
+        _query(call.scope["query_string"])
         given = (await read_json(call.scope, call.receive, self._max_body, _Renewals)).renewals
         if len(given) > _MAX_RENEWALS:
             raise Problem(413, "too_many", f"{len(given)} renewals; at most {_MAX_RENEWALS} in one request")
@@ -147,14 +148,13 @@ class API:
 
 def _unquoted(part: bytes) -> str:
     try:
-        return unquote_to_bytes(part).decode()
+        return (unquote_to_bytes(part) if b"%" in part else part).decode()
     except UnicodeDecodeError:
         raise Problem(400, "bad_request", "the path's percent escapes are not UTF-8") from None
 
 
-def _query(scope: Scope, *known: str) -> dict[str, str]:
+def _query(text: bytes, *known: str) -> dict[str, str]:
     """The parameters of the query, each once. Raises Problem for any that is not known."""
-    text: bytes = scope["query_string"]
     if not text:
         return {}
     found: dict[str, str] = {}
@@ -170,7 +170,10 @@ def _query(scope: Scope, *known: str) -> dict[str, str]:
     return found
 
 
-def _ttl(text: str | None) -> float:
+@lru_cache(maxsize=256)
+def _ttl(query: bytes) -> float:
+    """The time to live that a query says, in seconds. Most queries are the same."""
+    text = _query(query, "ttl").get("ttl")
     if text is None:
         return DEFAULT_TTL
     with suppress(ConfigError):

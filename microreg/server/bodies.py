@@ -1,12 +1,11 @@
-"""Reading what a client sends: bounded in size, and in the time that it may take."""
+"""Reading what a client sends, bounded in size. How long it may take is for who runs the server."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TypeVar
 
 import msgspec
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 from microreg.server.problems import Problem
 
@@ -14,36 +13,33 @@ __all__ = ["read_body", "read_json"]
 
 T = TypeVar("T")
 
-_PATIENCE = 10.0
-"""Seconds that a body may take to arrive."""
-
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole body. Raises Problem where it is larger than ``limit`` bytes, takes too long, or ends too early."""
+    """The whole body. Raises Problem where it is larger than ``limit`` bytes, or ends too early."""
     for key, value in scope["headers"]:
         if key == b"content-length" and value.isdigit() and int(value[:19]) > limit:
             raise _too_large(limit)
-    try:
-        async with asyncio.timeout(_PATIENCE):
-            return await _read(receive, limit)
-    except TimeoutError:
-        text = f"the body was not there within {_PATIENCE:g} s"
-        raise Problem(408, "request_timeout", text, headers={b"connection": b"close"}) from None
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message.get("more_body") or len(body) > limit or message["type"] != "http.request":
+        return await _rest(message, receive, limit)
+    return body
 
 
-async def _read(receive: Receive, limit: int) -> bytes:
+async def _rest(message: Message, receive: Receive, limit: int) -> bytes:
+    """A body that comes in pieces, of which ``message`` is the first."""
     parts: list[bytes] = []
-    size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
+    size = 0
+    while True:
+        if message["type"] != "http.request":
             raise Problem(400, "bad_request", "the connection ended within the body")
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > limit:
             raise _too_large(limit)
-        more = message.get("more_body", False)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        if not message.get("more_body"):
+            return b"".join(parts)
+        message = await receive()
 
 
 async def read_json(scope: Scope, receive: Receive, limit: int, kind: type[T]) -> T:

@@ -21,23 +21,19 @@ from microreg.catalog import Catalog
 from microreg.errors import RegistryError, RegistryUnavailable
 from microreg.events import Action, Change, Event, Snapshot
 from microreg.server.encoding import Snapshots, View, change_event
+from microreg.server.streams import Names, Stream
 from microreg.toolkit import end
 from microreg.watch import HOPELESS, Watch
 
-__all__ = ["Hub", "Stream"]
+__all__ = ["Hub"]
 
 log = logging.getLogger("microreg.server")
 
 _RING_CHANGES = 20_000
 _RING_BYTES = 16 * 1024 * 1024
-_PENDING = 1_000
-"""Changes that one client may be behind, before it is given a snapshot in their place."""
 _LOOK = 1.0
 _SLOW = 1.0
 """Seconds within which the watch tells what was written."""
-
-Names = frozenset[str] | None
-"""The names that a client follows; None for all."""
 
 
 class _Entry(Struct, frozen=True, gc=False):
@@ -99,11 +95,15 @@ class Hub:
             log.error("the registry cannot be watched: %s", error, extra={"error": str(error)})
 
     async def _look(self) -> None:
-        """Ends the streams when the registry is away, so that clients know: what they have may be stale."""
+        """Looks after the streams. When the registry is away they end: what their clients have may be stale."""
+        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_LOOK)
             if self.streams and not self.live:
                 self._end_streams()
+            now = loop.time()
+            for stream in tuple(self.streams):
+                stream.look(now)
 
     def _end_streams(self) -> None:
         for stream in tuple(self.streams):
@@ -193,13 +193,12 @@ class Hub:
 
     # -- streams ---------------------------------------------------------------------------------
 
-    def subscribe(self, names: Names) -> Stream:
-        """Follow these names from now on, until the stream is closed."""
-        stream = Stream(self, names)
+    def subscribe(self, stream: Stream) -> None:
+        """Have a stream hear of its names from now on."""
+        names = stream.names
         self.streams.add(stream)
         for key in (None,) if names is None else names:
             self._by_name.setdefault(key, set()).add(stream)
-        return stream
 
     def unsubscribe(self, stream: Stream) -> None:
         """Forget a stream."""
@@ -231,54 +230,3 @@ class Hub:
             for name in sorted(self.names if names is None else names)
         ]
         return self._snapshots.of_all(views, self.id) if names is None else self._snapshots.of_each(views, self.id)
-
-
-class Stream:
-    """What one client has yet to hear."""
-
-    __slots__ = ("_hub", "_over", "_pending", "_wake", "names")
-
-    def __init__(self, hub: Hub, names: Names) -> None:
-        self.names = names
-        self._hub = hub
-        self._pending: list[bytes] | None = []
-        self._wake = asyncio.Event()
-        self._over = False
-
-    def put(self, data: bytes) -> None:
-        """Have the client hear this. One that is too far behind hears a snapshot instead."""
-        if self._pending is not None:
-            if len(self._pending) >= _PENDING:
-                self._pending = None
-            else:
-                self._pending.append(data)
-        self._wake.set()
-
-    def end(self) -> None:
-        """Let the client hear what is waiting, and nothing more."""
-        self._over = True
-        self._wake.set()
-
-    async def take(self, heartbeat: float) -> AsyncGenerator[bytes, None]:
-        """What is waiting; when there is nothing for ``heartbeat`` seconds, a sign of life. Ends with the stream."""
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(heartbeat):
-                    await self._wake.wait()
-            if not self._wake.is_set():
-                yield b":\nid: " + self._hub.id + b"\n\n"
-                continue
-            self._wake.clear()
-            pending, self._pending = self._pending, []
-            if pending is None:
-                async for piece in self._hub.snapshot(self.names):
-                    yield piece
-            elif pending:
-                yield b"".join(pending)
-            if self._over:
-                return
-
-    def close(self) -> None:
-        """Hear nothing any more."""
-        self._over = True
-        self._hub.unsubscribe(self)

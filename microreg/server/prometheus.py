@@ -32,9 +32,9 @@ _LABEL = re.compile(r"[^A-Za-z0-9_]")
 _SLICE = 500
 
 
-def routes(server: Server, responses: Mapping[int, int] | None = None) -> list[Route]:
-    """The routes. ``responses`` is how often the server has answered with each status code."""
-    view = _View(server, responses or {})
+def routes(server: Server) -> list[Route]:
+    """The routes."""
+    view = _View(server)
     limit = server.settings.max_body
     kinds = {"/prometheus/sd": (view.targets, JSON), "/metrics": (view.metrics, _TEXT)}
     kinds |= {"/healthz": (view.health, JSON), "/readyz": (view.readiness, JSON)}
@@ -42,9 +42,8 @@ def routes(server: Server, responses: Mapping[int, int] | None = None) -> list[R
 
 
 class _View:
-    def __init__(self, server: Server, responses: Mapping[int, int]) -> None:
+    def __init__(self, server: Server) -> None:
         self._hub = server.hub
-        self._responses = responses
         self._statuses: Counter[str] = Counter()
         self._changes: Counter[str] = Counter()
         self._began = time.time()
@@ -86,28 +85,27 @@ class _View:
 
     async def metrics(self, _: Scope, __: bytes) -> tuple[int, bytes]:
         """This server's metrics, in Prometheus' text format."""
-        parts = [_family(*family) for family in (*self._of_registry(), *self._of_server(), *_of_process(self._began))]
-        lines: list[str] = ["# HELP microreg_service_nodes Nodes of a service.", "# TYPE microreg_service_nodes gauge"]
-        for number, (name, count) in enumerate(tuple(self._hub.names.items()), 1):
-            lines.append(_sample("microreg_service_nodes", {"service": name}, count))
-            if number % _SLICE == 0:
-                await asyncio.sleep(0)
-        return 200, ("\n".join([*parts, *lines]) + "\n").encode()
+        lines: list[str] = []
+        for name, kind, about, label, samples in (*self._of_registry(), *_of_process(self._began)):
+            lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
+            for number, (value, count) in enumerate(tuple(samples.items()), 1):
+                labels = f'{{{label}="{_escaped(value)}"}}' if label else ""
+                lines.append(f"{name}{labels} {count!r}")
+                if number % _SLICE == 0:
+                    await asyncio.sleep(0)
+        return 200, ("\n".join(lines) + "\n").encode()
 
     def _of_registry(self) -> Iterator[_Family]:
-        statuses = {_label("status", status): self._statuses[status] for status in Status}
-        changes = {_label("action", action): self._changes[action] for action in Action}
-        yield "microreg_nodes", "gauge", "Nodes that are registered.", statuses
-        yield "microreg_services", "gauge", "Services that have a node.", {(): len(self._hub.names)}
-        yield "microreg_changes_total", "counter", "Changes of nodes that were heard.", changes
-        yield "microreg_registry_up", "gauge", "Whether the registry behind is watched.", {(): int(self._hub.live)}
-
-    def _of_server(self) -> Iterator[_Family]:
-        responses = {_label("code", str(code)): count for code, count in sorted(self._responses.items())}
-        yield "microreg_watchers", "gauge", "Watches that clients have open.", {(): len(self._hub.streams)}
-        if responses:
-            yield "microreg_http_responses_total", "counter", "Requests answered, by status code.", responses
-        yield "microreg_info", "gauge", "The version of microreg.", {_label("version", __version__): 1}
+        hub = self._hub
+        statuses = {str(status): self._statuses[status] for status in Status}
+        changes = {str(action): self._changes[action] for action in Action}
+        yield "microreg_nodes", "gauge", "Nodes that are registered.", "status", statuses
+        yield "microreg_services", "gauge", "Services that have a node.", "", {"": len(hub.names)}
+        yield "microreg_service_nodes", "gauge", "Nodes of a service.", "service", hub.names
+        yield "microreg_changes_total", "counter", "Changes of nodes that were heard.", "action", changes
+        yield "microreg_registry_up", "gauge", "Whether the registry behind is watched.", "", {"": int(hub.live)}
+        yield "microreg_watchers", "gauge", "Watches that clients have open.", "", {"": len(hub.streams)}
+        yield "microreg_info", "gauge", "The version of microreg.", "version", {__version__: 1}
 
     def _heard(self, change: Change) -> None:
         self._changes[change.action] += 1
@@ -117,34 +115,18 @@ class _View:
             self._statuses[change.previous.nodes[0].status] -= 1
 
 
-_Labels = tuple[tuple[str, str], ...]
-_Family = tuple[str, str, str, Mapping[_Labels, float]]
-"""Name, type, help, and the samples by their labels."""
+_Family = tuple[str, str, str, str, Mapping[str, float]]
+"""Name, type, help, a label, and the samples by its value; a metric without a label has one sample."""
 
 
 def _of_process(began: float) -> Iterator[_Family]:
     """What the client libraries of Prometheus tell of a process, as far as the system says."""
-    yield "process_start_time_seconds", "gauge", "When the server began, since 1970.", {(): round(began, 3)}
-    yield "process_cpu_seconds_total", "counter", "CPU time, of user and system.", {(): time.process_time()}
+    yield "process_start_time_seconds", "gauge", "When the server began, since 1970.", "", {"": round(began, 3)}
+    yield "process_cpu_seconds_total", "counter", "CPU time, of user and system.", "", {"": time.process_time()}
     if sys.platform == "linux":
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        size = pages * os.sysconf("SC_PAGE_SIZE")
-        yield "process_resident_memory_bytes", "gauge", "Resident memory.", {(): size}
-        yield "process_open_fds", "gauge", "Open file descriptors.", {(): len(os.listdir("/proc/self/fd"))}
-
-
-def _family(name: str, kind: str, help: str, samples: Mapping[_Labels, float]) -> str:
-    lines = [_sample(name, dict(labels), value) for labels, value in samples.items()]
-    return "\n".join([f"# HELP {name} {help}", f"# TYPE {name} {kind}", *lines])
-
-
-def _sample(name: str, labels: Mapping[str, str], value: float) -> str:
-    inner = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
-    return f"{name}{{{inner}}} {value!r}" if inner else f"{name} {value!r}"
-
-
-def _label(key: str, value: str) -> _Labels:
-    return ((key, str(value)),)
+        size = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        yield "process_resident_memory_bytes", "gauge", "Resident memory.", "", {"": size}
+        yield "process_open_fds", "gauge", "Open file descriptors.", "", {"": len(os.listdir("/proc/self/fd"))}
 
 
 def _escaped(text: str) -> str:

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, with the bounds that it lacks: on headers, and on connections that say nothing."""
+"""uvicorn's HTTP protocol, with the bounds that it lacks: on headers, and on who says nothing or says it slowly."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["BoundedProtocol"]
 
 _HEAD_BYTES = 32 * 1024
 """Bytes that the request line and headers may have."""
-_HEAD_SECONDS = 10.0
-"""Seconds within which they must be there, from the connection or the first byte on."""
+_PATIENCE = 10.0
+"""Seconds within which they must be there, from the connection or the first byte on; and then the body."""
 
 _TOO_LARGE = Problem(
     431, "headers_too_large", f"the request line and headers have more than {_HEAD_BYTES} bytes"
@@ -32,7 +32,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._waiting: asyncio.TimerHandle | None = None
-        self._in_head = False
+        self._in_head = self._in_body = False
         self._read = 0  # bytes since the last headers were complete
         self._refused = False
 
@@ -55,11 +55,10 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._read += len(data)
         super().data_received(data)
-        if self._in_head and not self._refused:
-            if self._read > _HEAD_BYTES:
-                self._refuse(_TOO_LARGE)
-            elif self._waiting is None:
-                self._wait()
+        if self._in_head and self._read > _HEAD_BYTES and not self._refused:
+            self._refuse(_TOO_LARGE)
+        if (self._in_head or self._in_body) and self._waiting is None and not self._refused:
+            self._wait()
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -68,7 +67,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The headers are there."""
-        self._in_head = False
+        self._in_head, self._in_body = False, True
         self._heard()
         if self._read > _HEAD_BYTES and self._head_size() > _HEAD_BYTES:  # all in one piece, or with a body
             self._refuse(_TOO_LARGE)
@@ -83,7 +82,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is there; another may follow."""
-        self._read = 0
+        self._read, self._in_body = 0, False
+        self._heard()
         if not self._refused:
             super().on_message_complete()
 
@@ -95,7 +95,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _wait(self) -> None:
-        self._waiting = self.loop.call_later(_HEAD_SECONDS, self._too_slow)
+        self._waiting = self.loop.call_later(_PATIENCE, self._too_slow)
 
     def _heard(self) -> None:
         if self._waiting is not None:
@@ -103,8 +103,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._waiting = None
 
     def _too_slow(self) -> None:
-        if self._in_head:
-            self._refuse(Problem(408, "request_timeout", f"the headers were not there within {_HEAD_SECONDS:g} s"))
+        if self._in_head or self._in_body:
+            what = "headers were" if self._in_head else "body was"
+            self._refuse(Problem(408, "request_timeout", f"the {what} not there within {_PATIENCE:g} s"))
         else:
             self.transport.close()
 
@@ -112,7 +113,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refused = True
         self._heard()
         cycle = self.cycle
-        if cycle is not None and not cycle.response_complete and (cycle.response_started or self._in_head):
+        if cycle is not None and not cycle.response_complete and (cycle.response_started or not self._in_body):
             self.transport.abort()  # another answer is due first
             return
         body = problem.document()

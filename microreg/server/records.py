@@ -56,7 +56,7 @@ class Records:
         _check_order(known, stamp)
         digest = sha256(body).digest()[:16]
         if known is not None and known.record is not None and known.digest == digest:
-            known.stamp = stamp
+            known.stamp = stamp or known.stamp
             await self._registry.register(known.record, ttl=ttl)
             return
         record = _record(name, id, body)

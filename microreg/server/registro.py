@@ -90,7 +90,7 @@ class _View:
         """A new application, without instances. It is known until the server ends."""
         name = text(fields(body), "name", required=True)
         check_service(Service(name, nodes=[Node("127.0.0.1:1", id="any")]))
-        if await self._exists(name) or name in self._apps:
+        if await self._exists(name) or name in self._apps:  # somebody may have made it while this one looked
             raise Problem(409, "conflict", f"there is an application {name!r} already")
         limit = self._server.settings.max_services
         if len(self._apps) >= limit:

@@ -158,6 +158,9 @@ async def serve(
         asked = asyncio.ensure_future(stop())
         try:
             await asyncio.wait([running, asked], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            server.force_exit = True
+            raise
         finally:
             asked.cancel()
             app.drain()

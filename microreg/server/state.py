@@ -1,8 +1,9 @@
 """``--state FILE``: what is registered survives a restart of the server, with what is left of each ttl by wall clock.
 
-A line, ``microreg state 1``, then one line for each tenth of a second in which something happened: the SHA-256 of the
-rest, and JSON. A write that was cut off by a crash is a last line without an end. When the file has grown too long, a
-new one takes its place. It is for its owner only, and for one server at a time.
+The first line is ``microreg state 1 <lines>``. So many lines have what was registered when the file was made; then
+comes one for each tenth of a second in which something happened. Each is the SHA-256 of its rest, and JSON. A write
+that was cut off by a crash is a last line without an end. When the file has grown too long, a new one takes its place.
+It is for its owner only, and for one server at a time.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
@@ -36,11 +36,12 @@ _LIMIT = 2**30
 _PAUSE = 0.1
 _RETRY = 1.0
 _GROWTH = 4 * 2**20
+_AT_ONCE = 500
 
 _Key = tuple[str, str]
 
 
-class Kept(NamedTuple):
+class Kept(msgspec.Struct, frozen=True, gc=False):
     """A record, the wall clock time (seconds since 1970) until which it lives, and its ttl."""
 
     record: Service
@@ -48,7 +49,7 @@ class Kept(NamedTuple):
     ttl: float
 
 
-class _Known(NamedTuple):
+class _Known(msgspec.Struct, frozen=True, gc=False):
     """The same as it is in the file."""
 
     kept: Kept
@@ -137,11 +138,11 @@ class State(Layer):
         if problem:
             log.warning("set a state file aside: %s: %s", self._file.path, problem, extra={"error": problem})
         now = self._clock()
-        for record, until, ttl in entries:
-            left = min(until - now, ttl)
+        for kept in entries:
+            left = min(kept.until - now, kept.ttl)  # a clock that was set back makes nobody immortal
             if left > 0:
                 try:
-                    await self.inner.register(record, ttl=max(MIN_TTL, left))
+                    await self.inner.register(kept.record, ttl=max(MIN_TTL, left))
                 except InvalidService as error:
                     log.warning("left a record out of the state: %s", error, extra={"error": str(error)})
 
@@ -238,8 +239,9 @@ class StateFile:
             os.close(self._fd)
             self._fd = -1
         self._known = {key: known for key, known in self._known.items() if known.kept.until > now}
-        put = [(kept.until, kept.ttl, msgspec.Raw(data)) for kept, data in self._known.values()]
-        data = _MAGIC + _VERSION + b"\n" + _line(_Batch(put=put))
+        put = [(each.kept.until, each.kept.ttl, msgspec.Raw(each.data)) for each in self._known.values()]
+        lines = [_line(_Batch(put=put[start : start + _AT_ONCE])) for start in range(0, len(put), _AT_ONCE)]
+        data = _MAGIC + _VERSION + b" %d\n" % len(lines) + b"".join(lines)
         files.write_whole(self.path, data)
         self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         self._size = self._base = len(data)
@@ -249,11 +251,9 @@ class StateFile:
         head, *lines, _ = data.split(b"\n") if b"\n" in data else (data, b"")
         if not head.startswith(_MAGIC):
             return "it is no state of a microreg server"
-        version = head.removeprefix(_MAGIC)
+        version, _, count = head.removeprefix(_MAGIC).partition(b" ")
         if version != _VERSION:
             return f"it is of version {version[:20].decode('ascii', 'replace')!r}, which this microreg cannot read"
-        if not lines:
-            return "it is damaged: it ends within the first line"
         damaged = 0
         for line in lines:
             checksum, _, body = line.partition(b" ")
@@ -265,6 +265,8 @@ class StateFile:
                 damaged += 1
         if damaged:
             return f"it is damaged: {damaged} of {len(lines)} lines cannot be read"
+        if not count.isdigit() or len(lines) < int(count[:9]):
+            return "it is damaged: lines are missing at its end"
         return f"it has more than {_LIMIT} bytes" if len(data) > _LIMIT else ""
 
     def _apply(self, batch: _Batch) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -15,19 +13,16 @@ from starlette.types import Receive, Scope, Send
 from microreg.errors import InvalidService
 from microreg.rules import check_name
 from microreg.server.bodies import read_json
-from microreg.server.hub import Hub, Names, Stream
+from microreg.server.hub import Hub
 from microreg.server.problems import Problem
 from microreg.server.settings import Settings
+from microreg.server.streams import Names, Stream
+from microreg.toolkit import end
 
-__all__ = ["HEARTBEAT", "Watching"]
+__all__ = ["Watching"]
 
 log = logging.getLogger("microreg.server")
 
-HEARTBEAT = 5.0
-"""Seconds after which a stream on which nothing happens gives a sign of life."""
-_STUCK = 30.0
-"""Seconds that a client may take to read what was sent, before its stream is ended."""
-_CHUNK = 64 * 1024
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"x-accel-buffering", b"no"),  # nginx would collect events
@@ -53,20 +48,37 @@ class Watching:
         client = scope["client"][0] if scope.get("client") else ""
         self._check_room(client)
         await self._hub.ready()
-        stream = self._hub.subscribe(names)
+        stream = Stream(self._hub, names, send)
+        self._hub.subscribe(stream)
         self._open[client] += 1
+        leaving = asyncio.get_running_loop().create_task(_gone(receive, stream), name="microreg server stream")
         try:
-            missed = self._hub.since(_last_id(scope), names)
-            fresh = names if missed is None else snapshot
-            whole = self._hub.snapshot(fresh) if fresh is None or fresh else None
-            headers = [*_HEADERS, (b"microreg-resumed", b"false" if missed is None else b"true")]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await _until_gone(receive, send, stream, b"".join(missed or ()), whole)
+            await self._begin(scope, stream, snapshot, send)
+            await stream.run()
+            await send({"type": "http.response.body", "body": b""})
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not stream.stuck or task is None or task.uncancel():
+                raise
+            log.info("a client reads nothing, and its stream is ended", extra={"client": client})
         finally:
-            stream.close()
+            self._hub.unsubscribe(stream)
             self._open[client] -= 1
             if not self._open[client]:
                 del self._open[client]
+            await end(leaving)
+
+    async def _begin(self, scope: Scope, stream: Stream, snapshot: frozenset[str], send: Send) -> None:
+        """Send what the client has missed, or what there is: as of the moment in which the stream was subscribed."""
+        missed = self._hub.since(_last_id(scope), stream.names)
+        fresh = stream.names if missed is None else snapshot
+        whole = self._hub.snapshot(fresh) if fresh is None or fresh else None
+        headers = [*_HEADERS, (b"microreg-resumed", b"false" if missed is None else b"true")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if missed:
+            await stream.send(b"".join(missed))
+        if whole is not None:
+            await stream.send_all(whole)
 
     def _check_room(self, client: str) -> None:
         settings = self._settings
@@ -112,49 +124,8 @@ def _last_id(scope: Scope) -> str:
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == b"last-event-id"), "")
 
 
-async def _until_gone(
-    receive: Receive, send: Send, stream: Stream, missed: bytes, whole: AsyncGenerator[bytes, None] | None
-) -> None:
-    """Send what was missed, the snapshots and then everything new, until the client hangs up or the stream ends."""
-    leaving = asyncio.get_running_loop().create_task(_gone(receive, stream), name="microreg server stream")
-    try:
-        if missed:
-            await _send(send, missed)
-        if whole is not None:
-            await _send_all(send, whole)
-        async with aclosing(stream.take(HEARTBEAT)) as pieces:
-            async for piece in pieces:
-                if leaving.done():
-                    return
-                await _send(send, piece)
-        await send({"type": "http.response.body", "body": b""})
-    except TimeoutError:
-        log.info("a client has read nothing for %g s, and its stream is ended", _STUCK)
-    finally:
-        leaving.cancel()
-        await asyncio.wait([leaving])
-
-
 async def _gone(receive: Receive, stream: Stream) -> None:
+    """Ends the stream when its client hangs up."""
     while (await receive())["type"] != "http.disconnect":
         pass
     stream.end()
-
-
-async def _send_all(send: Send, pieces: AsyncGenerator[bytes, None]) -> None:
-    """Send a snapshot in chunks of some size: one for each name would be many small ones."""
-    waiting: list[bytes] = []
-    size = 0
-    async with aclosing(pieces):
-        async for piece in pieces:
-            waiting.append(piece)
-            size += len(piece)
-            if size >= _CHUNK:
-                await _send(send, b"".join(waiting))
-                waiting, size = [], 0
-    await _send(send, b"".join(waiting))
-
-
-async def _send(send: Send, data: bytes) -> None:
-    async with asyncio.timeout(_STUCK):
-        await send({"type": "http.response.body", "body": data, "more_body": True})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,7 +26,7 @@ from microreg.net import free_port
 from microreg.testing import Proxy, ServerProcess
 from microreg.toolkit import in_thread
 from servers import TLS, microreg_server, tls
-from support import clean_env, run, wait_until
+from support import ROOT, clean_env, run, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -215,6 +217,29 @@ def test_tls_to_a_server_without(server: ServerProcess, certificates: TLS) -> No
                 await registry.get_service("greeter")
 
     run(main())
+
+
+# -- what the page says -----------------------------------------------------------------------------
+
+PAGE = (ROOT / "docs/reference/http.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"^```sh\n([^`]*curl [^`]*)^```\n(?:\n```json\n(.*?)^```\n)?", PAGE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the examples are for curl")
+def test_the_examples_of_the_page() -> None:
+    assert len(EXAMPLES) == 6
+    with microreg_server() as server:
+        for command, answer in EXAMPLES:
+            script = command.replace("127.0.0.1:4214", f"127.0.0.1:{server.port}")
+            stream = "curl -N" in script
+            script = script.replace("curl", f"curl -sS {'--max-time 1' if stream else '--max-time 10 --fail-with-body'}")
+            done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30, check=False)
+            expected = 28 if stream else 22 if "nobody" in command else 0
+            assert done.returncode == expected, f"{script}\n{done.stdout}\n{done.stderr}"
+            if answer:
+                assert json.loads(done.stdout) == json.loads(answer)
+            if stream:
+                assert done.stdout.startswith('event: snapshot\ndata: {"name":"orders","services":[{"name":"orders"')
 
 
 # -- limits -----------------------------------------------------------------------------------------

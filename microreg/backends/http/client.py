@@ -13,11 +13,11 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from microreg.backends.http.failures import connection_failure, refusal
-from microreg.codec import decode
+from microreg.backends.http.failures import connection_failure, is_broken, refusal
 from microreg.errors import ConfigError, RegistryError, RegistryUnavailable
 from microreg.model import Service
 from microreg.net import join_address
+from microreg.toolkit import decode_all
 from microreg.url import RegistryURL, TLSOptions
 
 __all__ = ["Client"]
@@ -25,6 +25,7 @@ __all__ = ["Client"]
 _CONNECTIONS = 64
 _SUPERSEDED = 409
 _LONGEST_QUERY = 2000
+_EVENTS = "text/event-stream"
 _Key = tuple[str, str]
 T = TypeVar("T")
 
@@ -66,6 +67,7 @@ class Client:
         path = f"/{quote(url.path, safe='/')}" if url.path else ""
         self.where = f"{url.scheme}://{join_address(host, port)}{path}"
         self._base = f"{self.where.replace('%', '%25') if '%' in host else self.where}/v1"
+        self._warned = set[str]()
         self._server_name = options.server_name or None
         token: str = getattr(options, "token", "")
         self._session = aiohttp.ClientSession(
@@ -95,7 +97,8 @@ class Client:
     async def services(self, name: str) -> tuple[Service, ...]:
         """The services of a name."""
         answer = await self._call("GET", f"/services/{_escaped(name)}")
-        return tuple(decode(bytes(each)) for each in self._read(answer, _Services).services)
+        found = self._read(answer, _Services).services
+        return tuple(decode_all(((f"{self.where} {name}", bytes(each)) for each in found), self._warned))
 
     async def names(self) -> tuple[str, ...]:
         """The names that are registered."""
@@ -112,7 +115,9 @@ class Client:
         self, names: Sequence[str] | None, snapshot: Sequence[str], last: str
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """The stream of events of these names, or of all. A long list of names goes into the body of a POST."""
-        headers = {"Last-Event-ID": last} if last else {}
+        headers = {"Accept": _EVENTS, "Accept-Encoding": "identity"}
+        if last:
+            headers["Last-Event-ID"] = last
         pairs = [*(("name", name) for name in names or ()), *(("snapshot", name) for name in snapshot)]
         query = "&".join(f"{key}={_escaped(name)}" for key, name in pairs)
         body = None
@@ -123,6 +128,8 @@ class Client:
             async with self._request("GET" if body is None else "POST", path, body, headers) as response:
                 if response.status != 200:
                     raise refusal(self.where, response, await response.read())
+                if response.content_type != _EVENTS:
+                    raise self._stranger(f"it sends {response.content_type}")
                 yield response
         except RegistryError:  # some of which are OSErrors
             raise
@@ -133,7 +140,8 @@ class Client:
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, also: int = 0
     ) -> bytes:
         """The body of a good answer, or of one with the status ``also``. Calls that meet a dead connection go again."""
-        for again in (True, False):
+        again = True
+        while True:
             try:
                 async with self._request(method, path, body, headers or {}) as response:
                     answer = await response.read()
@@ -142,12 +150,10 @@ class Client:
                     return answer
             except RegistryError:  # some of which are OSErrors
                 raise
-            except aiohttp.ServerDisconnectedError as error:
-                if not again:
-                    raise connection_failure(self.where, error) from error
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                raise connection_failure(self.where, error) from error
-        raise AssertionError("unreachable")
+                if not again or not is_broken(error):
+                    raise connection_failure(self.where, error) from error
+                again = False
 
     def _request(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
@@ -166,7 +172,11 @@ class Client:
         try:
             return msgspec.json.decode(data, type=kind)
         except (msgspec.MsgspecError, UnicodeError) as error:
-            raise RegistryUnavailable(f"{self.where}: what answers there is no microreg server: {error}") from None
+            raise self._stranger(str(error)) from None
+
+    def _stranger(self, why: str) -> RegistryUnavailable:
+        text = f"what answers there is no microreg server ({why}); is the path right?"
+        return RegistryUnavailable(f"{self.where}: {text}")
 
 
 def _node(key: _Key) -> str:

@@ -18,11 +18,12 @@ from microreg.errors import (
     Unsupported,
 )
 
-__all__ = ["connection_failure", "refusal"]
+__all__ = ["connection_failure", "is_broken", "refusal"]
 
 _KINDS: dict[str, type[RegistryError]] = {
     kind.code: kind for kind in (InvalidService, PermissionDenied, RegistryTimeout, RegistryUnavailable, Unsupported)
 }
+_TOKEN = "; in the config string: ?token=${REGISTRY_TOKEN}"
 _LATER = frozenset({408, 421, 425, 429, 500, 502, 503, 504})
 
 
@@ -48,21 +49,23 @@ def refusal(where: str, response: aiohttp.ClientResponse, body: bytes) -> Regist
     if told.code == RecordTooLarge.code or status == 413:
         return RecordTooLarge(text, size=told.size, limit=told.limit)
     if told.code in _KINDS:
-        return _KINDS[told.code](text + (_token_advice(status) if status == 401 else ""))
+        return _KINDS[told.code](text + (_TOKEN if status == 401 else ""))
     if status in (401, 403, 407):
         return PermissionDenied(text)
     if status in (300, 301, 302, 303, 307, 308):
         there = response.headers.get("Location", "elsewhere")
         return RegistryUnavailable(f"{where}: it redirects to {there[:200]!r}; write in the config string where it is")
     if status == 404 and not told.code:
-        return RegistryUnavailable(f"{text}; what answers there is no microreg server: is the path right?")
+        return RegistryUnavailable(f"{text}; what answers there is no microreg server; is the path right?")
     if status in _LATER or status >= 500:
         return RegistryUnavailable(text)
     return RegistryError(text)
 
 
-def _token_advice(status: int) -> str:
-    return "; in the config string: ?token=${REGISTRY_TOKEN}"
+def is_broken(error: Exception) -> bool:
+    """Whether a connection that was open has ended, which says nothing of the next one."""
+    lost = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
+    return lost and not isinstance(error, aiohttp.ClientConnectorError)
 
 
 def connection_failure(where: str, error: Exception) -> RegistryError:

@@ -133,6 +133,7 @@ class Following:
                 began = loop.time()
                 lost = await self._one_stream(min(self._timeout, _RESUME) if resuming else self._timeout)
                 if lost is None:
+                    resuming = False
                     continue
                 if not self._open or (resuming and loop.time() - began < _STABLE):
                     error = lost

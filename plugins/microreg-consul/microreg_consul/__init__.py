@@ -84,10 +84,7 @@ class ConsulRegistry(Registry):
 
     async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
         """Register the node with its check, or pass the check of a node that is in place."""
-        if service.nodes[0].status in self._layout.hidden:
-            await self.deregister(service)
-        else:
-            await self._store.held.write(service, ttl)
+        await self._store.held.write(service, ttl)
 
     async def deregister(self, service: Service) -> None:
         """Deregister the node at the agent, whoever registered it there."""

@@ -11,8 +11,10 @@ from typing import TypeVar, cast
 
 import aiohttp
 from consul.base import Response
+from consul.callback import CB
 from consul.exceptions import ConsulException
 
+from microreg.errors import PermissionDenied
 from microreg.net import join_address
 from microreg_consul.failures import Unknown, failure, filtered
 from microreg_consul.health import Check, Entry, text
@@ -131,10 +133,12 @@ class Client:
             pass
 
     async def name_of(self, service_id: str) -> str | None:
-        """The name under which the agent has a service, None where it has none."""
+        """The name under which the agent has a service, None where it has none that the token may know of."""
+        calls = self._calls  # py-consul's service_definition sends no token
+        ask = partial(calls.http.get, CB.json(), f"/v1/agent/service/{service_id}")
         try:
-            found = await self._call(lambda: self._calls.agent.service_definition(service_id))
-        except Unknown:
+            found = await self._call(lambda: ask(headers=calls.prepare_headers()))
+        except (PermissionDenied, Unknown):
             return None
         return None if found is None else text(found, "Service")
 

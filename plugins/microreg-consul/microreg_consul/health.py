@@ -25,27 +25,23 @@ _FOR_EVER = "87600h"
 _SEVERITY = (Status.PASSING, Status.WARNING, Status.CRITICAL)
 
 
-def checks_to_register(record: Service, body: Mapping[str, object], ttl: float, *, own: bool) -> list[Check]:
+def checks_to_register(record: Service, body: Mapping[str, object], ttl: float) -> list[Check]:
     """The checks of a record that was just written; the first one is the one to renew.
 
-    With ``own`` its id ends with a digest of what is registered: renewing it fails where something else is, and
-    every change is another check. Nodes that want no calls get a second one, always critical, so that Consul's own
-    users, as in DNS, leave them alone. It is not the one that is renewed: that would be reaped as critical.
+    Its id ends with a digest of what is registered: renewing it fails where something else is, and every change is
+    another check. Nodes that want no calls get a second one, always critical, so that go-micro and Consul's own users,
+    as in DNS, leave them alone. It is not the one that is renewed: that would be reaped as critical.
     """
     id = f"service:{body['ID']}"
-    deadline: dict[str, object] = {
-        "CheckID": id,
-        "TTL": f"{math.ceil(ttl * 1000)}ms",
-        "Status": "passing",
-        "DeregisterCriticalServiceAfter": f"{math.ceil(max(_REAPED, ttl))}s",
-    }
-    if not own:
-        return [deadline]
     status = record.nodes[0].status
     digest = hashlib.blake2b(json.dumps([body, ttl], sort_keys=True).encode(), digest_size=4).hexdigest()
-    deadline |= {"CheckID": f"{id}:{digest}", "Name": _TTL}
-    if status is Status.WARNING:
-        deadline["Status"] = "warning"
+    deadline: dict[str, object] = {
+        "CheckID": f"{id}:{digest}",
+        "Name": _TTL,
+        "TTL": f"{math.ceil(ttl * 1000)}ms",
+        "Status": "warning" if status is Status.WARNING else "passing",
+        "DeregisterCriticalServiceAfter": f"{math.ceil(max(_REAPED, ttl))}s",
+    }
     if status.selectable:
         return [deadline]
     told = {"CheckID": f"{id}:status", "Name": _STATUS, "Notes": f"The node says that it is {status}."}
@@ -53,7 +49,7 @@ def checks_to_register(record: Service, body: Mapping[str, object], ttl: float, 
 
 
 def is_ours(checks: Iterable[Check]) -> bool:
-    """Whether every change of its record is another check, as in microreg's layout."""
+    """Whether microreg has registered them: then every change of the record is another check."""
     return any(check.get("Name") == _TTL for check in checks)
 
 

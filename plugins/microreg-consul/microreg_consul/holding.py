@@ -10,7 +10,7 @@ from microreg.errors import RegistryUnavailable
 from microreg.model import Service, Status
 from microreg_consul.client import Client
 from microreg_consul.health import checks_to_register
-from microreg_consul.layouts import GoMicro, Layout
+from microreg_consul.layouts import Layout
 
 __all__ = ["Holdings"]
 
@@ -41,7 +41,6 @@ class Holdings:
     def __init__(self, client: Client, layout: Layout) -> None:
         self._client = client
         self._layout = layout
-        self._own = not isinstance(layout, GoMicro)
         self._held: dict[str, _Holding] = {}
         self._limit = _FEW
         self._time = asyncio.get_running_loop().time
@@ -54,7 +53,7 @@ class Holdings:
                 return
             held.record = None
             body = self._layout.registration(record)
-            checks = checks_to_register(record, body, ttl, own=self._own)
+            checks = checks_to_register(record, body, ttl)
             held.check, held.ttl = str(checks[0]["CheckID"]), ttl
             for _ in range(_ATTEMPTS):
                 await self._client.register(body, checks)
@@ -71,15 +70,15 @@ class Holdings:
         """Deregister the node, whoever registered it at this agent."""
         async with self._holding(record) as held:
             held.record, held.until = None, 0.0
-            id = self._layout.service_id(record.name, record.nodes[0].id)
-            # In go-micro's layout the id does not tell the name: it may be a node of another service.
-            if self._own or await self._client.name_of(id) == record.name:
+            id = record.nodes[0].id
+            await self._client.deregister(Layout().service_id(record.name, id))
+            # go-micro and others call it as it is, which does not tell the name: it may be a node of another service.
+            if await self._client.name_of(id) == record.name:
                 await self._client.deregister(id)
 
     async def _renewed(self, check: str, record: Service) -> bool:
         """Whether the check is in place, and begins anew."""
-        # go-micro passes its checks, whatever the status.
-        return await self._client.renew(check, warning=self._own and record.nodes[0].status is Status.WARNING)
+        return await self._client.renew(check, warning=record.nodes[0].status is Status.WARNING)
 
     @asynccontextmanager
     async def _holding(self, record: Service) -> AsyncGenerator[_Holding]:

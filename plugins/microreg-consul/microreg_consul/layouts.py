@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import ClassVar
 
 from microreg.codec import encode
 from microreg.errors import RecordTooLarge
@@ -35,9 +34,6 @@ class Layout:
     It has what Consul's own fields do not say, and metadata that Meta cannot hold. Nothing is read from the tags:
     they are for people, and for DNS.
     """
-
-    hidden: ClassVar[frozenset[Status]] = frozenset()
-    """Nodes of these statuses are not written."""
 
     def service_id(self, name: str, id: str) -> str:
         """What the agent calls this node.
@@ -90,8 +86,6 @@ class GoMicro(Layout):
 
     What the tags cannot carry is in Meta as JSON too, ``microreg-more-1`` …, which go-micro does not look at.
     """
-
-    hidden = frozenset({Status.STARTING, Status.CRITICAL, Status.DRAINING})
 
     def service_id(self, name: str, id: str) -> str:
         """The node's id, as go-micro has it, where it begins with the name of the service, as go-micro's do.

@@ -117,11 +117,6 @@ def test_the_status_is_in_the_record(layout: Layout, status: Status) -> None:
     assert ("status" in str(meta(layout, record))) == (status is not Status.PASSING)
 
 
-def test_what_go_micro_must_not_call_is_not_written_for_it() -> None:
-    assert Layout().hidden == frozenset()
-    assert GoMicro().hidden == {status for status in Status if not status.selectable}
-
-
 KEYS = [
     ".",
     "..",

@@ -147,10 +147,10 @@ def test_consul_knows_which_nodes_want_calls(status: Status, expected: list[tupl
 
 def test_a_node_that_wants_no_calls_is_not_reaped_for_that() -> None:
     layout, draining = Layout(), record("s", "a", status=Status.DRAINING)
-    deadline, told = checks_to_register(draining, layout.registration(draining), 15.0, own=True)
+    deadline, told = checks_to_register(draining, layout.registration(draining), 15.0)
     assert deadline["DeregisterCriticalServiceAfter"] == "60s"  # Consul takes no less
     assert "DeregisterCriticalServiceAfter" not in told
-    (longer,) = checks_to_register(record("s", "a"), layout.registration(record("s", "a")), 90.5, own=True)
+    (longer,) = checks_to_register(record("s", "a"), layout.registration(record("s", "a")), 90.5)
     assert (longer["TTL"], longer["DeregisterCriticalServiceAfter"]) == ("90500ms", "91s")
 
 
@@ -225,9 +225,41 @@ def test_in_layout_go_micro_a_node_of_another_service_is_not_withdrawn() -> None
             await registry.register(record("shop-eu", "shop-eu-1"))
             await registry.deregister(record("shop", "shop-eu-1"))
             assert (await raw.services())["shop-eu-1"]["Service"] == "shop-eu"
-            await registry.register(record("shop-eu", "shop-eu-1", status=Status.DRAINING))
-            assert "shop-eu-1" not in await raw.services()
             await registry.deregister(record("shop-eu", "shop-eu-1"))
+            assert "shop-eu-1" not in await raw.services()
+
+    run(main())
+
+
+def test_in_layout_go_micro_a_node_that_wants_no_calls_stays_with_a_critical_check() -> None:
+    """go-micro leaves out every node that has one; microreg tells what it says."""
+
+    async def main() -> None:
+        async with opened("&layout=go-micro") as (registry, raw):
+            for status in Status:
+                service = record("calls", "calls-1", status=status)
+                await registry.register(service)
+                await shows(registry, "calls", service)
+                (entry,) = await raw.entries("calls")
+                worst = [each["Status"] for each in entry["Checks"] if each["ServiceID"] == "calls-1"]
+                assert ("critical" in worst) == (not status.selectable)
+            await registry.deregister(record("calls", "calls-1"))
+
+    run(main())
+
+
+@pytest.mark.parametrize("id", ["stray-1", "Stray"])
+@pytest.mark.parametrize("layout", ["microreg", "go-micro"])
+def test_a_node_that_stands_under_its_bare_id_is_withdrawn_in_either_layout(layout: str, id: str) -> None:
+    async def main() -> None:
+        async with opened(f"&layout={layout}") as (registry, raw):
+            await raw.register(id, "stray")
+            await raw.register("other", "another")
+            await registry.deregister(record("stray", id))
+            await registry.deregister(record("stray", "other"))
+            services = await raw.services()
+            assert id not in services and "other" in services
+            await raw.deregister("other")
 
     run(main())
 

@@ -89,13 +89,14 @@ def _known(follower: Follower) -> set[tuple[str, str, str | None]]:
 
 
 @asynccontextmanager
-async def fleet(*, nodes: int = 15, ttl: float = 3.0) -> AsyncGenerator[Fleet]:
+async def fleet(*, nodes: int = 15, ttl: float = 2.0) -> AsyncGenerator[Fleet]:
     """A fleet that has settled; at the end it is taken down, and nothing stays of it in this process."""
     before = len(asyncio.all_tasks())
     async with AsyncExitStack() as stack:
         registry = await stack.enter_async_context(connect(proxy.port))
         reader = await stack.enter_async_context(connect(proxy.port))
-        followers = [await stack.enter_async_context(following(reader, name)) for name in (*NAMES, None)]
+        watches = (stack.enter_async_context(following(reader, name)) for name in (*NAMES, None))
+        followers = await asyncio.gather(*watches)
         announcements = [
             microreg.announce(
                 registry,
@@ -121,10 +122,10 @@ async def calm(registry: Registry, seconds: float) -> None:
     async with connect(proxy.port) as fresh:
         while loop.time() - begun < seconds:
             asked = loop.time()
-            for each in (registry, fresh):
-                with pytest.raises(RegistryUnavailable):
-                    await each.get_service("another")
-            assert loop.time() - asked < 2 * TIMEOUT + 2
+            calls = (registry.get_service("another"), fresh.list_services(), fresh.register(record()))
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            assert all(isinstance(each, RegistryUnavailable) for each in outcomes), outcomes
+            assert loop.time() - asked < TIMEOUT + 2
             await asyncio.sleep(0.3)
     spent = (time.process_time() - used) / (loop.time() - begun)
     assert spent < 0.15, f"{spent:.1%} of a core"
@@ -132,26 +133,21 @@ async def calm(registry: Registry, seconds: float) -> None:
 
 async def killed(fleet: Fleet) -> None:
     async with faults.down():
-        await calm(fleet.reader, 1.0)
-
-
-async def killed_for_longer_than_a_ttl(fleet: Fleet) -> None:
-    async with faults.down():
-        await calm(fleet.reader, 4.0)
+        await calm(fleet.reader, 2.5)
 
 
 async def frozen(fleet: Fleet) -> None:
     async with faults.frozen():
-        await calm(fleet.reader, 4.5)
+        await calm(fleet.reader, 2.0)
 
 
 async def swallowed(fleet: Fleet) -> None:
     async with faults.black_hole():
-        await calm(fleet.reader, 4.5)
+        await calm(fleet.reader, 2.0)
 
 
 async def cut_again_and_again(_: Fleet) -> None:
-    for _turn in range(20):
+    for _turn in range(10):
         proxy.cut()
         await asyncio.sleep(0.1)
 
@@ -164,7 +160,7 @@ async def slow(fleet: Fleet) -> None:
             assert len(service.nodes) == 5
 
 
-FAULTS = [killed, killed_for_longer_than_a_ttl, frozen, swallowed, cut_again_and_again, slow]
+FAULTS = [killed, frozen, swallowed, cut_again_and_again, slow]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda each: each.__name__)
@@ -192,24 +188,27 @@ def test_two_hundred_nodes_stay_while_the_server_restarts_twice() -> None:
     run(main(), timeout=58)
 
 
-def test_a_node_that_leaves_or_dies_while_nobody_hears_it_is_gone_soon_after() -> None:
+def test_a_node_that_leaves_or_dies_while_nobody_hears_it_is_given_up_soon_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("microreg_nats.pubsub.listening._RETURN", (0.5, 1.5))  # instead of 6 and 30 seconds
+
     async def main() -> None:
         with Proxy(server.port) as line:
             async with connect(line.port) as far, connect(server.port) as writer, following(far, "greeter") as one:
                 for id in ("stays", "leaves", "dies"):
-                    await writer.register(record("greeter", id), ttl=2 if id == "dies" else 60)
+                    await writer.register(record("greeter", id), ttl=1 if id == "dies" else 60)
                 await one.hears("create greeter/stays", "create greeter/leaves", "create greeter/dies")
                 line.refuse = True
                 line.cut()
                 await one.until(lambda each: each.watch.state == "resyncing")
                 await writer.deregister(record("greeter", "leaves"))
-                await asyncio.sleep(2.1)
+                await asyncio.sleep(1.1)
                 line.refuse = False
-                await one.until(lambda each: each.watch.state == "live")
-                await one.hears("delete greeter/dies", timeout=10)
+                await one.hears("delete greeter/dies", "delete greeter/leaves")
                 (service,) = await far.get_service("greeter")
-                # Who leaves unheard is missed when it has not answered for half a minute (test_pubsub_table.py).
-                assert {node.id for node in service.nodes} == {"stays", "leaves"}
+                assert [node.id for node in service.nodes] == ["stays"]
+                assert one.watch.state == "live"
 
     run(main(), timeout=40)
 
@@ -246,41 +245,32 @@ def test_who_reads_too_slowly_is_cut_off_by_the_server_and_reads_again() -> None
         run(main(), timeout=55)
 
 
-def test_what_the_permissions_forbid_is_permission_denied_and_nothing_is_half_registered() -> None:
-    allow = '{{ publish: {}, subscribe: {} }}'.format
-    users = {
-        "mute": allow('["_INBOX.>"]', '["_INBOX.>", "registry.>"]'),
-        "deaf": allow('["registry.>"]', '["_INBOX.>"]'),
-        "reader": allow('["registry.ping.>"]', '["_INBOX.>", "registry.*.>"]'),
-        "writer": allow('["registry.register.greeter", "registry.unregister.greeter"]',
-                        '["_INBOX.>", "registry.ping.greeter", "registry.ping._all"]'),
-    }  # fmt: skip
-    lines = [f'{{ user: {name}, password: secret, permissions: {rights} }}' for name, rights in users.items()]
-    strict = nats("pubsub-strict", jetstream=False, config=f"authorization {{ users: [{', '.join(lines)}] }}")
+def test_who_may_not_speak_or_not_hear_is_told_and_registers_nothing() -> None:
+    users = """authorization { users: [
+        { user: mute, password: secret, permissions: { publish: "_INBOX.>", subscribe: ">" } }
+        { user: deaf, password: secret, permissions: { publish: ">", subscribe: "_INBOX.>" } }
+        { user: free, password: secret } ] }"""
+    strict = nats("pubsub-strict", jetstream=False, config=users)
+
+    def user(name: str) -> Registry:
+        return microreg.connect(f"nats-pubsub://{name}:secret@127.0.0.1:{strict.port}?settle=100ms&timeout=3s")
 
     async def main() -> None:
-        def user(name: str) -> Registry:
-            return microreg.connect(f"nats-pubsub://{name}:secret@127.0.0.1:{strict.port}?settle=100ms&timeout=3s")
-
-        async with user("mute") as mute, user("deaf") as deaf, user("reader") as reader, user("writer") as writer:
-            with pytest.raises(PermissionDenied, match="registry.register.greeter"):
-                await mute.register(record())
-            with pytest.raises(PermissionDenied, match="registry.ping.greeter"):
-                await mute.get_service("greeter")
-            for call in (deaf.get_service("greeter"), deaf.list_services(), deaf.register(record())):
+        async with user("mute") as mute, user("deaf") as deaf, user("free") as free, following(free) as one:
+            for refused, subject in ((mute, "registry.register.greeter"), (deaf, "registry.ping.greeter")):
+                with pytest.raises(PermissionDenied, match=subject):
+                    await refused.register(record())
                 with pytest.raises(PermissionDenied, match="registry"):
-                    await call
-            with pytest.raises(PermissionDenied, match="registry.ping.other"):
-                await writer.register(record("other"))
-            assert await found(reader, "greeter") == ()
-            await writer.register(record())
-            assert await reader.get_service("greeter") == (record(),)
-            assert await reader.list_services() == ("greeter",)
-            async with following(reader) as one:
-                await writer.deregister(record())
-                await one.hears("delete greeter/a")
-            with pytest.raises(PermissionDenied):
-                await reader.deregister(record())
+                    await refused.get_service("greeter")
+                with pytest.raises(PermissionDenied, match="registry"):
+                    await refused.list_services()
+                async with refused.watch("greeter") as watch:
+                    await wait_until(lambda watch=watch: isinstance(watch.error, PermissionDenied))
+            with pytest.raises(PermissionDenied, match="registry.unregister.greeter"):
+                await mute.deregister(record())
+            await free.register(record("free"))
+            await one.hears("create free/a")
+            assert await free.list_services() == ("free",)
 
     with strict:
         run(main())

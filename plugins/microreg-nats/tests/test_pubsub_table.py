@@ -237,5 +237,3 @@ def test_it_holds_exactly_what_was_said_and_is_not_over(steps: list[tuple[str, i
         heard.table.close()
 
     virtual.run(main())
-
-

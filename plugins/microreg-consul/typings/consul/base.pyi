@@ -74,7 +74,6 @@ class AgentCheck:
 class Agent:
     service: AgentService
     check: AgentCheck
-    def service_definition(self, service_id: str) -> Awaitable[dict[str, object] | None]: ...
 
 class Health:
     def service(

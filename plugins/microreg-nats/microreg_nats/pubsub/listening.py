@@ -27,6 +27,7 @@ __all__ = ["Listeners"]
 _QUIET = 1 / 3
 _LONGEST = 5.0
 _LATE = 0.02
+_BREATH = 0.05
 _STILL = 1.0
 _RETURN = 6.0, 30.0
 _SOON = 5.0
@@ -137,6 +138,9 @@ class Scope:
         while self.table.overdue and self._session is not None:  # else who listens again spares them for a while
             overdue, began = tuple(self.table.overdue), self._loop.time()
             await self._session.flush()
+            await asyncio.sleep(_BREATH)  # a server that stood still has the words of many to hand on
+            if self._session is not None:
+                await self._session.flush()
             if self._loop.time() - began < _STILL:
                 self.table.bury(overdue)
             else:

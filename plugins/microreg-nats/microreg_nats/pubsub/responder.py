@@ -131,7 +131,7 @@ class Responder:
 
     async def _tell(self, session: Session, own: _Own) -> None:
         left = own.expires - self._loop.time()
-        if left > 0:
+        if left > 0 and self._own(own.record) is own:  # it may have left or changed since it was picked
             own.told = session.generation
             with suppress(RecordTooLarge):  # for another server than before; who renews it is told
                 await session.publish(self._subjects.of(REGISTER, own.record.name), self._message(own.record, left))
@@ -195,6 +195,8 @@ class Responder:
         if session is self._session and name in self._ears:
             return
         async with self._turn:
+            if not session.is_live:
+                raise session.reason
             if session is not self._session:
                 self._session, self._ears = session, {}
                 await self._listen_to_all(session)
