@@ -16,8 +16,11 @@ from typing import cast
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-THEMES = ("catalog", "codec", "watch", "lookup", "selector", "importing", "mdns", "etcd", "consul", "nats_pubsub")
-ROUNDS = {"mdns": 4, "etcd": 100, "consul": 100, "nats_pubsub": 100}
+THEMES = (
+    *("catalog", "codec", "watch", "lookup", "selector", "importing"),
+    *("mdns", "etcd", "consul", "nats_bucket", "nats_pubsub"),
+)
+ROUNDS = {"mdns": 4, "etcd": 100, "consul": 100, "nats_bucket": 100, "nats_pubsub": 100}
 """Themes that take no values of worker processes, and how many rounds of theirs are one of the others'."""
 
 FILES = {"consul": "consul_agent"}

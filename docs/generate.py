@@ -194,6 +194,7 @@ def main(arguments: list[str]) -> int:
         "errors.md": errors_page(),
         "etcd.md": backend_page(REFERENCE / "etcd.md"),
         "http.md": backend_page(REFERENCE / "http.md"),
+        "nats.md": backend_page(REFERENCE / "nats.md"),
         "nats-pubsub.md": backend_page(REFERENCE / "nats-pubsub.md"),
         "options.md": options_page(),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from hashlib import sha256
 
@@ -246,6 +247,36 @@ def test_a_put_that_comes_after_the_delete_it_was_sent_before_changes_nothing() 
             assert (await server.http.get("/v1/services")).json() == {"services": []}
             for later in ("c-4", "d-1"):  # the client's next write, and another client's
                 assert (await server.put("a", "x", Microreg_Write=later)).status_code == 204
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["register", "change", "again", "renewals"])
+def test_a_write_that_is_under_way_brings_no_withdrawn_node_back(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with serving() as server:
+            if how != "register":
+                await server.put("a", "x")
+            register, entered, go = server.registry.register, asyncio.Event(), asyncio.Event()
+
+            async def slow(service: Service, *, ttl: float) -> None:
+                entered.set()
+                await go.wait()
+                await register(service, ttl=ttl)
+
+            monkeypatch.setattr(server.registry, "register", slow)
+            address = "10.0.0.2:80" if how == "change" else "10.0.0.1:80"
+            request = server.http.build_request("PUT", "/v1/services/a/nodes/x", json=record("a", "x", address))
+            if how == "renewals":
+                renewal = {"name": "a", "id": "x", "digest": digest(request.content)}
+                request = server.http.build_request("POST", "/v1/renewals", json={"renewals": [renewal]})
+            call = server.http.send(request)
+            under_way = asyncio.create_task(call)
+            await entered.wait()
+            assert (await server.http.delete("/v1/services/a/nodes/x")).status_code == 204
+            go.set()
+            assert (await under_way).status_code in (200, 204)
+            assert (await server.http.get("/v1/services")).json() == {"services": []}
 
     run(main())
 

@@ -28,9 +28,11 @@ READING = frozenset({"/v1/watch"})
 
 _STAMP = b"microreg-write"
 _MAX_RENEWALS = 10_000
+_KEPT = 32 * 1024 * 1024
+"""Bytes of answers that are kept as long as they are true."""
 
 
-class Call(NamedTuple):
+class _Call(NamedTuple):
     """One request."""
 
     scope: Scope
@@ -40,7 +42,7 @@ class Call(NamedTuple):
     """The parts of the path that name something."""
 
 
-Handler = Callable[[Call], Awaitable[None]]
+_Handler = Callable[[_Call], Awaitable[None]]
 
 
 class _Renewal(msgspec.Struct):
@@ -62,8 +64,9 @@ class API:
         self._records = records
         self._max_body = max_body
         self._answers: dict[str, tuple[tuple[Service, ...], bytes]] = {}
+        self._kept = 0
         # How many words a path has, and every second one of them; those in between are names.
-        self._routes: dict[tuple[object, ...], dict[str, Handler]] = {
+        self._routes: dict[tuple[object, ...], dict[str, _Handler]] = {
             (2, b"services"): {"GET": self._get, "HEAD": self._get},
             (4, b"services", b"nodes"): {"PUT": self._put, "DELETE": self._delete},
             (1, b"renewals"): {"POST": self._renew},
@@ -75,9 +78,9 @@ class API:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises what is to be told of as a problem."""
         handler, words = self._route(scope)
-        await handler(Call(scope, receive, send, words))
+        await handler(_Call(scope, receive, send, words))
 
-    def _route(self, scope: Scope) -> tuple[Handler, Sequence[str]]:
+    def _route(self, scope: Scope) -> tuple[_Handler, Sequence[str]]:
         """The handler, and what the path names. A ``/`` in a name is escaped, so the path is split as it came."""
         raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
         words = raw.partition(b"?")[0].split(b"/")[2:]
@@ -87,20 +90,16 @@ class API:
         handler = methods.get(scope["method"])
         if handler is None:
             allowed = ", ".join(methods)
-            raise Problem(
-                405,
-                "method_not_allowed",
-                f"this path takes {allowed}",
-                headers={b"allow": allowed.encode()},
-            )
+            headers = {b"allow": allowed.encode()}
+            raise Problem(405, "method_not_allowed", f"this path takes {allowed}", headers=headers)
         return handler, [_unquoted(word) for word in words[1::2]]
 
-    async def _list(self, call: Call) -> None:
+    async def _list(self, call: _Call) -> None:
         _query(call.scope["query_string"])
         names = await self._registry.list_services()
         await reply(call.send, msgspec.json.encode({"services": names}))
 
-    async def _get(self, call: Call) -> None:
+    async def _get(self, call: _Call) -> None:
         _query(call.scope["query_string"])
         name = call.words[0]
         services = await self._registry.get_service(name)
@@ -113,13 +112,14 @@ class API:
             if all(a is b for a, b in zip(known[0], services, strict=True)):
                 return known[1]
         body = b'{"services":[%s]}' % b",".join(map(encode, services))
-        if len(self._answers) >= 1024:
+        self._kept += len(body) - (0 if known is None else len(known[1]))
+        if self._kept > _KEPT:
             self._answers.clear()
-        if len(body) <= 64 * 1024:
-            self._answers[name] = services, body
+            self._kept = len(body)
+        self._answers[name] = services, body
         return body
 
-    async def _put(self, call: Call) -> None:
+    async def _put(self, call: _Call) -> None:
         name, id = call.words
         ttl = _ttl(call.scope["query_string"])
         stamp = _stamp(call.scope)
@@ -127,13 +127,13 @@ class API:
         await self._records.put(name, id, body, ttl, stamp)
         await reply(call.send, status=204)
 
-    async def _delete(self, call: Call) -> None:
+    async def _delete(self, call: _Call) -> None:
         _query(call.scope["query_string"])
         name, id = call.words
         await self._records.withdraw(name, id, _stamp(call.scope))
         await reply(call.send, status=204)
 
-    async def _renew(self, call: Call) -> None:
+    async def _renew(self, call: _Call) -> None:
         _query(call.scope["query_string"])
         given = (await read_json(call.scope, call.receive, self._max_body, _Renewals)).renewals
         if len(given) > _MAX_RENEWALS:
@@ -142,7 +142,7 @@ class API:
         unknown = await self._records.renew(renewals)
         await reply(call.send, msgspec.json.encode({"unknown": [{"name": name, "id": id} for name, id in unknown]}))
 
-    async def _watch(self, call: Call) -> None:
+    async def _watch(self, call: _Call) -> None:
         await self._watching.answer(call.scope, call.receive, call.send)
 
 

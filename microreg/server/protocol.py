@@ -9,7 +9,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from microreg.server.problems import Problem
 
-__all__ = ["BoundedProtocol"]
+__all__ = ["BoundedProtocol", "bounded"]
 
 _HEAD_BYTES = 32 * 1024
 """Bytes that the request line and headers may have."""

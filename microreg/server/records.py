@@ -29,10 +29,13 @@ Stamp = tuple[str, int]
 class _Entry:
     """What stands for a node: a record, or nothing where it was withdrawn."""
 
-    __slots__ = ("digest", "record", "stamp")
+    __slots__ = ("digest", "record", "stamp", "withdrawn")
 
-    def __init__(self, stamp: Stamp | None, record: Service | None = None, digest: bytes = b"") -> None:
+    def __init__(
+        self, stamp: Stamp | None, record: Service | None = None, digest: bytes = b"", *, withdrawn: bool = False
+    ) -> None:
         self.stamp = stamp
+        self.withdrawn = withdrawn
         self.record = record
         self.digest = digest
 
@@ -57,7 +60,7 @@ class Records:
         digest = sha256(body).digest()[:16]
         if known is not None and known.record is not None and known.digest == digest:
             known.stamp = stamp or known.stamp
-            await self._registry.register(known.record, ttl=ttl)
+            await self._register(key, known.record, ttl)
             return
         record = _record(name, id, body)
         if known is None or known.record is None:
@@ -65,7 +68,7 @@ class Records:
         entry = _Entry(stamp, None, digest)
         self._set(key, entry)
         try:
-            await self._registry.register(record, ttl=ttl)
+            await self._register(key, record, ttl)
         except BaseException:
             self._bury(key, entry)
             raise
@@ -77,7 +80,7 @@ class Records:
         """Deregister a node, and know the writes that come later than this one, but were sent before."""
         key = name, id
         _check_order(self._entries.get(key), stamp)
-        entry = _Entry(stamp)
+        entry = _Entry(stamp, withdrawn=True)
         self._set(key, entry)
         self._bury(key, entry)
         await self._registry.deregister(Service(name, nodes=[Node("", id=id)]))
@@ -96,7 +99,7 @@ class Records:
                 known.append((entry.record, ttl))
         for start in range(0, len(known), _AT_ONCE):
             some = known[start : start + _AT_ONCE]
-            calls = [self._registry.register(record, ttl=ttl) for record, ttl in some]
+            calls = [self._register((record.name, record.nodes[0].id), record, ttl) for record, ttl in some]
             for outcome in await asyncio.gather(*calls, return_exceptions=True):
                 if outcome is not None:
                     raise outcome
@@ -109,6 +112,13 @@ class Records:
             entry = self._entries.get(key)
             if entry is not None and entry.record is not None:
                 self._set(key, None)
+
+    async def _register(self, key: _Key, record: Service, ttl: float) -> None:
+        """Register; and withdraw again what was withdrawn meanwhile: a store may take two calls in any order."""
+        await self._registry.register(record, ttl=ttl)
+        entry = self._entries.get(key)
+        if entry is not None and entry.withdrawn:
+            await self._registry.deregister(record)
 
     def _bury(self, key: _Key, entry: _Entry) -> None:
         """Remember for a while which write was the last of a node without a record."""

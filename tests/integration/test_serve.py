@@ -45,10 +45,11 @@ def _certificates(tmp_path_factory: pytest.TempPathFactory) -> TLS:
     return tls(tmp_path_factory.mktemp("tls"))
 
 
-def status(url: str, method: str = "GET", body: bytes | None = None, **headers: str) -> int:
-    """The status of an answer."""
+def status(url: str, **headers: str) -> int:
+    """The status of the answer to a GET."""
+    named = {key.replace("_", "-"): value for key, value in headers.items()}
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method), timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=named), timeout=10) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -232,7 +233,7 @@ def test_the_examples_of_the_page() -> None:
         for command, answer in EXAMPLES:
             script = command.replace("127.0.0.1:4214", f"127.0.0.1:{server.port}")
             stream = "curl -N" in script
-            script = script.replace("curl", f"curl -sS {'--max-time 1' if stream else '--max-time 10 --fail-with-body'}")
+            script = script.replace("curl", f"curl -sS --max-time {'1' if stream else '10 --fail-with-body'}")
             done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30, check=False)
             expected = 28 if stream else 22 if "nobody" in command else 0
             assert done.returncode == expected, f"{script}\n{done.stdout}\n{done.stderr}"
@@ -269,12 +270,16 @@ def test_limits() -> None:
         run(main(f"http://127.0.0.1:{server.port}"))
 
 
-def test_the_access_log() -> None:
-    with microreg_server("--access-log") as server:
-        assert status(f"http://127.0.0.1:{server.port}/v1/services/nobody?x=1") == 400
+@pytest.mark.parametrize(("trusted", "client"), [([], "127.0.0.1"), (["--trust-proxy", "127.0.0.1"], "203.0.113.9")])
+def test_the_access_log_names_the_client_and_believes_only_proxies_that_are_trusted(
+    trusted: list[str], client: str
+) -> None:
+    with microreg_server("--access-log", *trusted) as server:
+        url = f"http://127.0.0.1:{server.port}/v1/services/nobody?x=1"
+        assert status(url, X_Forwarded_For="203.0.113.9") == 400
         run(wait_until(lambda: '"status": 400' in server.tail()))
         told = json.loads(server.tail().splitlines()[-1])
-        assert (told["method"], told["path"], told["client"]) == ("GET", "/v1/services/nobody", "127.0.0.1")
+        assert (told["method"], told["path"], told["client"]) == ("GET", "/v1/services/nobody", client)
 
 
 def test_a_page_elsewhere_gets_nothing(server: ServerProcess) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpOptions", "HttpRegistry"]
 
-DEFAULT_PORT = 4214
+_DEFAULT_PORT = 4214
 _Key = tuple[str, str]
 
 
@@ -62,7 +62,7 @@ class HttpRegistry(Registry):
     def __init__(self, url: RegistryURL, options: HttpOptions) -> None:
         super().__init__(url, options)
         self._settings = _checked(url, options)
-        self._host = url.hosts(DEFAULT_PORT)[0][0]
+        self._host = url.hosts(_DEFAULT_PORT)[0][0]
         self._opened: tuple[Client, Renewals, Following] | None = None
         self._held: dict[_Key, _Held] = {}
         self._last: dict[_Key, int] = {}
@@ -76,7 +76,7 @@ class HttpRegistry(Registry):
             from microreg.backends.http.following import Following
             from microreg.backends.http.renewals import Renewals
 
-            client = Client(self.url, DEFAULT_PORT, self._settings)
+            client = Client(self.url, _DEFAULT_PORT, self._settings)
             self._opened = client, Renewals(client), Following(client, self.options.timeout)
 
     async def close(self) -> None:
@@ -149,7 +149,7 @@ def _checked(url: RegistryURL, options: HttpOptions) -> HttpOptions:
     """The options, where they fit the URL. Raises ConfigError where they do not."""
     if url.user or url.password:
         raise ConfigError(f"{url}: the server takes no user; write its token as an option: ?token=${{REGISTRY_TOKEN}}")
-    if len(url.hosts(DEFAULT_PORT)) > 1:
+    if len(url.hosts(_DEFAULT_PORT)) > 1:
         raise ConfigError(f"{url}: expected one host: two servers do not share what they know")
     if not options.token.isascii() or not options.token.isprintable() or " " in options.token:
         raise ConfigError(f"{url}: option token: expected printable ASCII without blanks")

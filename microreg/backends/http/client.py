@@ -20,7 +20,7 @@ from microreg.net import join_address
 from microreg.toolkit import decode_all
 from microreg.url import RegistryURL, TLSOptions
 
-__all__ = ["Client"]
+__all__ = ["Client", "Renewal"]
 
 _CONNECTIONS = 64
 _SUPERSEDED = 409

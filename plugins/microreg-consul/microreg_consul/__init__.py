@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from microreg import Registry, Service, Watch, merge
 from microreg.errors import ConfigError, RegistryClosed
-from microreg.net import source_address
+from microreg.net import address_towards
 from microreg.rules import DEFAULT_TTL
 from microreg.tls import check_tls, client_context
 from microreg.url import Options, RegistryURL, TLSOptions, option
@@ -104,9 +104,7 @@ class ConsulRegistry(Registry):
 
     def advertised_host(self) -> str | None:
         """The address of this machine towards an agent that is given by IP address and not on this machine."""
-        host = self._host
-        local = source_address(host) if ":" in host or host.replace(".", "").isdigit() else None
-        return None if local in (None, host, "::1") or str(local).startswith("127.") else local
+        return address_towards([self._host])
 
     @property
     def _store(self) -> Store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ class Client:
         )
         self._calls, self._queries = make(patience=agent.timeout), make(patience=_SILENCE)
         self._free = asyncio.Semaphore(_CALLS)
+        self.turned_away: Callable[[], None] = _nothing
+        """What is done whenever the agent ends a connection without an answer: it may have too many."""
 
     async def close(self) -> None:
         """Close the connections."""
@@ -174,5 +177,11 @@ class Client:
         try:
             return await ask()
         except (ConsulException, aiohttp.ClientError, TimeoutError, OSError) as error:
+            if isinstance(error, aiohttp.ServerDisconnectedError) or getattr(error, "errno", 0) == errno.ECONNRESET:
+                self.turned_away()
             found = failure(error, self.where)
         raise found
+
+
+def _nothing() -> None:
+    pass

@@ -15,14 +15,22 @@ from microreg_consul.records import Records
 
 __all__ = ["Feeds"]
 
-_NAMES = 32
+_NAMES = 16
 """Names with a query of their own. All processes of a machine share the 200 connections that an agent allows it."""
+_SPARING = 60.0
+"""Seconds that a client takes fewer of them after it was turned away."""
+_EASED = 3.0
+"""Seconds that it takes at least until what was given up is free."""
 _LINGER = 1.0
 """Seconds that a feed waits for somebody else to follow it."""
 
 
 class Feeds:
-    """The feeds of one client. A feed lives as long as somebody follows it, and a second longer."""
+    """The feeds of one client. A feed lives as long as somebody follows it, and a second longer.
+
+    Whenever the agent turns a connection away, half of the names give up their own queries: programs that watch much
+    leave room for those that have to renew what they registered.
+    """
 
     def __init__(self, client: Client, records: Records, rng: random.Random | None = None) -> None:
         self._client = client
@@ -30,6 +38,10 @@ class Feeds:
         self._rng = rng or random.Random()
         self._feeds: dict[str | None, Feed] = {}
         self._running: set[Feed] = set()
+        self._limit = _NAMES
+        self._time = asyncio.get_running_loop().time
+        self._turned_away = float("-inf")
+        client.turned_away = self._spare
 
     async def close(self) -> None:
         """End every feed."""
@@ -38,7 +50,9 @@ class Feeds:
 
     async def follow(self, name: str | None) -> AsyncGenerator[Event, None]:
         """A source for a Watch. Where very many names are followed, the others share the feed of all names."""
-        key = name if name in self._feeds or len(self._feeds) < _NAMES else None
+        if self._time() > self._turned_away + _SPARING:
+            self._limit = _NAMES
+        key = name if name in self._feeds or len(self._feeds) < self._limit else None
         feed = self._feeds.get(key) or self._open(key)
         feed.users += 1
         try:
@@ -60,6 +74,15 @@ class Feeds:
         self._running.add(feed)
         self._feeds[name] = feed
         return feed
+
+    def _spare(self) -> None:
+        if self._time() > self._turned_away + _EASED:
+            self._turned_away = self._time()
+            self._limit = max(1, self._limit // 2)
+            names = [feed for name, feed in self._feeds.items() if name is not None]
+            for feed in names[self._limit :]:
+                self._forget(feed)
+                feed.cancel()
 
     def _drop(self, feed: Feed) -> None:
         if not feed.users:

@@ -18,7 +18,7 @@ from microreg import Registry, Service, Watch, merge
 from microreg.codec import encode
 from microreg.errors import ConfigError, RegistryClosed
 from microreg.events import Event, Snapshot
-from microreg.net import source_address
+from microreg.net import address_towards
 from microreg.rules import DEFAULT_TTL
 from microreg.tls import check_tls
 from microreg.url import Options, RegistryURL, TLSOptions, option
@@ -108,11 +108,7 @@ class EtcdRegistry(Registry):
 
     def advertised_host(self) -> str | None:
         """The address of this machine towards a member that is given by IP address and not on this machine."""
-        for host, _ in self._hosts:
-            local = source_address(host) if ":" in host or host.replace(".", "").isdigit() else None
-            if local is not None and local != host and not local.startswith("127.") and local != "::1":
-                return local
-        return None
+        return address_towards(host for host, _ in self._hosts)
 
     async def _read(self, name: str | None) -> list[Service]:
         return await self._read_range(self._layout.range(name))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import ssl
 from pathlib import Path
 
-import nkeys  # type: ignore[import-untyped]
+import nkeys  # type: ignore[import-untyped] # pyright: ignore[reportMissingTypeStubs]
 from nats.aio.client import RawCredentials
 
 from microreg.errors import ConfigError, PermissionDenied, RegistryClosed, RegistryError
 from microreg.net import join_address
+from microreg.tls import client_context
 from microreg.toolkit import end
 from microreg.url import RegistryURL
 from microreg_nats.failures import failure
@@ -43,7 +43,7 @@ class Connection:
     def __init__(self, url: RegistryURL, options: NatsOptions) -> None:
         self._url = url
         self._options = options
-        self._tls = _tls(url, options) if url.scheme.startswith("natss") else None
+        self._tls = client_context(options) if url.scheme.startswith("natss") else None
         self._hosts = list(url.hosts(DEFAULT_PORT))
         self._rng = random.Random()
         self._rng.shuffle(self._hosts)
@@ -203,23 +203,6 @@ class Connection:
         )
 
 
-def _tls(url: RegistryURL, options: NatsOptions) -> ssl.SSLContext:
-    """Whom to trust, and what to show. Raises ConfigError where a file is no good."""
-    context = ssl.create_default_context()
-    try:
-        if options.ca is not None:
-            context = ssl.create_default_context(cafile=str(options.ca))
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"TLS: {options.ca}: {error}; expected certificates in PEM") from None
-    try:
-        if options.cert is not None and options.key is not None:
-            context.load_cert_chain(options.cert, options.key, password="")  # or else it would ask at the terminal
-    except (OSError, ssl.SSLError) as error:
-        files = f"{options.cert} and {options.key}"
-        raise ConfigError(f"TLS: {files}: {error}; expected a certificate and its private key in PEM") from None
-    return context
-
-
 def _credentials(options: NatsOptions) -> tuple[str | None, RawCredentials | None]:
     """The seed of an nkey and the credentials, as they are in their files now. Raises ConfigError."""
     seed, credentials = None, None
@@ -250,7 +233,7 @@ def _read(path: Path, name: str) -> str:
 
 def _check_seed(seed: str, path: Path, name: str) -> None:
     try:
-        nkeys.from_seed(bytearray(seed.encode())).wipe()
+        nkeys.from_seed(bytearray(seed.encode())).wipe()  # pyright: ignore[reportUnknownMemberType]
     except Exception:  # of many classes; what they say may quote the seed
         raise ConfigError(f"option {name}: {path} holds no seed of an nkey, which begins with SU") from None
 

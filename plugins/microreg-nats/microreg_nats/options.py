@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from microreg.errors import ConfigError
+from microreg.tls import check_tls
 from microreg.url import RegistryURL, TLSOptions, option
 
 __all__ = ["DEFAULT_PORT", "NatsOptions", "check_url"]
@@ -41,12 +42,7 @@ def check_url(url: RegistryURL, options: NatsOptions) -> None:
     ways = [name for name, there in given.items() if there]
     if len(ways) > 1:
         raise ConfigError(f"{url}: {ways[0]} and {ways[1]} are two ways to say who you are; give one")
-    if (options.cert is None) != (options.key is None):
-        raise ConfigError(f"{url}: options cert and key belong together: give both files, or neither")
-    if not url.scheme.startswith("natss"):
-        for name in ("ca", "cert", "key", "server_name"):
-            if getattr(options, name):
-                raise ConfigError(f"{url}: option {name} is for TLS; write {url.scheme.replace('nats', 'natss')}://")
+    check_tls(url, options, url.scheme if url.scheme.startswith("natss") else url.scheme.replace("nats", "natss"))
     tokens = options.inbox.split(".")
     if not options.inbox.isprintable() or not all(tokens) or _WILD & set(options.inbox):
         raise ConfigError(f"{url}: option inbox: expected the beginning of a subject, such as _INBOX or _INBOX.orders")

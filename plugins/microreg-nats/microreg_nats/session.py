@@ -167,7 +167,9 @@ class Session:
         self._check()
         self._denied.pop(("subscription", subject.lower()), None)
         try:
-            subscription = await self.client.subscribe(subject, cb=handler)
+            subscription = await self.client.subscribe(  # pyright: ignore[reportUnknownMemberType]
+                subject, cb=handler
+            )
         except errors.Error as error:
             raise failure(error, self.where) from error
         try:

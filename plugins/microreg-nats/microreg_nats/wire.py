@@ -16,7 +16,8 @@ __all__ = ["NatsClient"]
 _LONG = 86_400
 
 # What nats-py does not offer is done to its private parts, and nowhere but in this class.
-# pyright: reportPrivateUsage=false
+# nats-py leaves some of its types open.
+# pyright: reportPrivateUsage=false, reportUnknownMemberType=false
 
 
 class NatsClient(Client):
@@ -53,7 +54,7 @@ class NatsClient(Client):
 
     async def join(self) -> None:
         """End and join the tasks of a client that was closed."""
-        mine = [self._reading_task, self._ping_interval_task, self._flusher_task]
+        mine: list[asyncio.Task[None] | None] = [self._reading_task, self._ping_interval_task, self._flusher_task]
         mine += [subscription._wait_for_msgs_task for subscription in self._subs.values()]
         await end(*(task for task in mine if task is not None))
         await asyncio.sleep(0)  # what close() itself has cancelled ends in the next round

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import cast
 
 import nkeys  # type: ignore[import-untyped]
 
@@ -18,10 +17,11 @@ class Key:
     """A pair of keys of an operator, an account or a user."""
 
     def __init__(self, prefix: int) -> None:
-        self.seed = cast("bytes", nkeys.encode_seed(os.urandom(32), prefix)).decode()
+        seed: bytes = nkeys.encode_seed(os.urandom(32), prefix)
+        self.seed = seed.decode()
         self._pair = nkeys.from_seed(bytearray(self.seed.encode()))
         raw = bytes([prefix]) + bytes(self._pair._keys.verify_key)
-        crc = cast("int", nkeys.crc16(bytearray(raw)))
+        crc: int = nkeys.crc16(bytearray(raw))
         self.public = base64.b32encode(raw + crc.to_bytes(2, "little")).decode().rstrip("=")
 
     @classmethod

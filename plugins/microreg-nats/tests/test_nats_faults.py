@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from typing import cast
 
 import pytest
 
@@ -17,6 +17,7 @@ from microreg import (
     RegistryUnavailable,
     Service,
     ServiceNotFound,
+    Watch,
     announce,
     connect,
 )
@@ -46,8 +47,11 @@ def proxy(server: ServerProcess) -> Iterator[Proxy]:
 class Fleet:
     """Announced nodes of one service, and what a watch tells of them, folded."""
 
-    def __init__(self, announcements: list[Announcement], catalog: Catalog, registry: Registry) -> None:
+    def __init__(
+        self, announcements: list[Announcement], catalog: Catalog, registry: Registry, watch: Watch
+    ) -> None:
         self.announcements = announcements
+        self.watch = watch
         self.catalog = catalog
         self.registry = registry
 
@@ -56,7 +60,7 @@ class Fleet:
         size = len(self.announcements)
         for announcement in self.announcements:
             await announcement.wait_live(timeout)
-        await wait_until(partial(self._read, size), timeout, step=0.1)
+        await wait_until(lambda: cast("Awaitable[bool]", self._read(size)), timeout, step=0.1)
         await wait_until(lambda: self._watched() == size, timeout, what=lambda: f"{self._watched()} of {size} watched")
 
     def _watched(self) -> int:
@@ -86,10 +90,11 @@ async def fleet(url: str, size: int, *, ttl: float = 2.0) -> AsyncGenerator[Flee
 
         task = asyncio.create_task(follow())
         try:
-            found = Fleet(announcements, catalog, reader)
+            found = Fleet(announcements, catalog, reader, watch)
             await found.is_whole()
             yield found
         finally:
+            await asyncio.gather(*(each.drain() for each in announcements))  # together: each one waits a while
             task.cancel()
             await asyncio.wait([task])
 
@@ -116,8 +121,10 @@ def test_two_hundred_nodes_outlive_two_restarts(server: ServerProcess, proxy: Pr
         async with fleet(f"nats://127.0.0.1:{proxy.port}?timeout=3s&bucket=many", 200, ttl=6.0) as nodes:
             for _ in range(2):
                 await faults.kill()
+                await wait_until(lambda: nodes.watch.state == "resyncing", 15)
                 await faults.restart()
                 await nodes.is_whole(40)
+                await wait_until(lambda: nodes.watch.state == "live", 15)
             async with raw_client(server.port, "many") as client:
                 assert await client.consumers() == 1
 
@@ -222,7 +229,7 @@ def test_a_cluster_goes_on_without_the_leader_of_the_bucket() -> None:
             await in_thread(leader.kill)
             late = Service("orders", "2", nodes=[Node("10.0.0.8:80", id="late")])
             async with connect(f"nats://{hosts}?timeout=3s") as client_after:
-                await wait_until(partial(_registered, client_after, late), 30, step=0.2)
+                await wait_until(lambda: cast("Awaitable[bool]", _registered(client_after, late)), 30, step=0.2)
             await wait_until(lambda: len(nodes.catalog.services("orders")) == 2, 30)
             async with connect(f"nats://{hosts}?timeout=3s") as reader:
                 await reader.deregister(late)

@@ -18,7 +18,7 @@ from microreg import Registry, Service, Watch, merge
 from microreg.codec import encode
 from microreg.errors import ConfigError, RegistryClosed
 from microreg.events import Event, Snapshot
-from microreg.net import source_address
+from microreg.net import address_towards
 from microreg.rules import DEFAULT_TTL
 from microreg.url import Options, RegistryURL, option
 from microreg_nats.bucket.keys import Keys
@@ -106,11 +106,7 @@ class NatsRegistry(Registry):
 
     def advertised_host(self) -> str | None:
         """The address of this machine towards a server that is given by IP address and not on this machine."""
-        for host, _ in self.url.hosts(DEFAULT_PORT):
-            local = source_address(host) if ":" in host or host.replace(".", "").isdigit() else None
-            if local is not None and local != host and not local.startswith("127.") and local != "::1":
-                return local
-        return None
+        return address_towards(host for host, _ in self.url.hosts(DEFAULT_PORT))
 
     def _read(self, found: Mapping[str, bytes]) -> list[tuple[str, Service]]:
         records = ((subject, self._records.read(subject, value)) for subject, value in found.items())

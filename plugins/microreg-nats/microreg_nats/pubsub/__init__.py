@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 from microreg import Registry, Service, Watch
 from microreg.errors import ConfigError, RegistryClosed, ServiceNotFound
 from microreg.events import Event
-from microreg.net import source_address
+from microreg.net import address_towards
 from microreg.rules import DEFAULT_TTL
 from microreg.url import Duration, Options, RegistryURL, option
 from microreg_nats.options import DEFAULT_PORT, NatsOptions, check_url
@@ -97,11 +97,7 @@ class PubSubRegistry(Registry):
 
     def advertised_host(self) -> str | None:
         """The address of this machine towards a server that is given by IP address and not on this machine."""
-        for host, _ in self.url.hosts(DEFAULT_PORT):
-            local = source_address(host) if ":" in host or host.replace(".", "").isdigit() else None
-            if local is not None and local != host and not local.startswith("127.") and local != "::1":
-                return local
-        return None
+        return address_towards(host for host, _ in self.url.hosts(DEFAULT_PORT))
 
     def _changes(self, name: str | None) -> AsyncGenerator[Event, None]:
         return self._station.listeners.changes(name)
