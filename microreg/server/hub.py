@@ -61,7 +61,7 @@ class Hub:
         self._snapshots = Snapshots()
         self._watch: Watch | None = None
         self._read = asyncio.Event()
-        self._unheard: dict[tuple[str, str], tuple[float, asyncio.Event]] = {}
+        self._unheard: dict[tuple[str, str], tuple[float, asyncio.Event, Service | None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
 
@@ -130,7 +130,7 @@ class Hub:
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await self._read.wait()
-        for until, heard in tuple(self._unheard.values()):
+        for until, heard, _ in tuple(self._unheard.values()):
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(until):
                     await heard.wait()
@@ -144,11 +144,11 @@ class Hub:
         """Say that this was written and acknowledged, None for a node that was withdrawn: the watch is to tell it."""
         self._is_heard(name, id)
         now = asyncio.get_running_loop().time()
-        for key, (until, _) in tuple(islice(self._unheard.items(), 2)):  # the oldest ones, which nothing was told of
+        for key, (until, _, _) in tuple(islice(self._unheard.items(), 2)):  # the oldest: nothing was told
             if until < now:
                 self._is_heard(*key)
         if self.catalog.get(name, id) != record:
-            self._unheard[name, id] = now + _SLOW, asyncio.Event()
+            self._unheard[name, id] = now + _SLOW, asyncio.Event(), record
 
     def _is_heard(self, name: str, id: str) -> None:
         unheard = self._unheard.pop((name, id), None)
@@ -164,7 +164,10 @@ class Hub:
                 self._is_heard(*key)
             self._read.set()
             return
-        self._is_heard(event.service.name, event.node.id)
+        key = event.service.name, event.node.id
+        expected = self._unheard.get(key)
+        if expected is not None and expected[2] == (None if event.action is Action.DELETE else event.service):
+            self._is_heard(*key)
         name = event.service.name
         self.catalog.apply(event)
         if event.action is not Action.UPDATE:

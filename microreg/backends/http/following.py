@@ -181,6 +181,7 @@ class Following:
         try:
             async with limit, self._client.events(names, fresh, last) as response:
                 self._opened(response.headers.get("Microreg-Resumed") == "true" and bool(last), set(fresh))
+                await asyncio.sleep(0)  # who waited for it follows from what was known, and hears why that changed
                 parser = Parser()
                 while True:
                     limit.reschedule(asyncio.get_running_loop().time() + _SILENCE)
