@@ -32,7 +32,7 @@ proxy = Proxy(server.port)
 faults = ConsulFaults(server, proxy)
 
 NAMES = ("orders", "users", "search")
-TTL = 3.0
+TTL = 2.0
 TIMEOUT = 2.0
 BOUND = 20.0
 """Seconds within which everything is well again."""
@@ -107,6 +107,11 @@ class Fleet:
             stored = [id for id, service in (await raw.services()).items() if service["Service"] in NAMES]
         assert len(stored) == len(self.announcements)
         assert self.live()
+
+    async def checked(self, raw: Raw) -> bool:
+        """Whether every node has its check, which passes, and none is left of what stood there before."""
+        checks = [check for check in (await raw.checks()).values() if check["ServiceName"] in NAMES]
+        return [check["Status"] for check in checks] == ["passing"] * len(self.announcements)
 
     def live(self) -> bool:
         return all(each.state is State.LIVE for each in self.announcements)
@@ -212,12 +217,12 @@ async def wiped(fleet: Fleet, requests: Requests) -> None:
 
 async def frozen(fleet: Fleet, requests: Requests) -> None:
     async with faults.frozen():
-        await calm(fleet.registry, requests, TTL + 1)
+        await calm(fleet.registry, requests, TTL + 0.5)
 
 
 async def swallowed(fleet: Fleet, requests: Requests) -> None:
     async with faults.black_hole():
-        await calm(fleet.registry, requests, TTL + 1)
+        await calm(fleet.registry, requests, TTL + 0.5)
 
 
 async def cut_again_and_again(fleet: Fleet, requests: Requests) -> None:
@@ -279,14 +284,12 @@ def test_everything_is_well_again_after(
             await fault(one, requests)
             await one.settle()
             async with Raw(server.port) as raw:
-                mine = [each for each in (await raw.checks()).values() if each["ServiceName"] in NAMES]
-            assert len(mine) == len(one.announcements)  # every node has its check, and no old ones are left
+                _: bool = await wait_until(lambda: one.checked(raw), BOUND, step=0.1)
 
     run_cleanly(main(), timeout=50)
 
 
-@pytest.mark.parametrize("wipe", [False, True], ids=["with data", "without"])
-def test_two_hundred_nodes_are_back_after_an_agent_restarts_again_and_again(wipe: bool, requests: Requests) -> None:
+def test_two_hundred_nodes_are_back_after_an_agent_has_lost_its_memory_twice(requests: Requests) -> None:
     ttl = 6.0
 
     async def main() -> None:
@@ -295,13 +298,12 @@ def test_two_hundred_nodes_are_back_after_an_agent_restarts_again_and_again(wipe
             begun, before, accepted = loop.time(), requests.count, proxy.accepted
             for _ in range(2):
                 await faults.kill()
-                await faults.restart(wipe=wipe)
+                await faults.restart(wipe=True)
             await one.settle(bound=30)
             turns = (loop.time() - begun) / (ttl / 3)
-            # Each renews about once a turn, and registers anew twice, which is three requests; watches read again.
-            assert requests.count - before < 200 * (2 * turns + 2 * 3) + 200
-            # The agent was away most of the time: a try there is one connection.
-            assert proxy.accepted - accepted < 200 * (turns + 2)
+            # Each renews or tries about once a turn, and registers anew twice, in two requests; watches read again.
+            assert requests.count - before < 200 * (2 * turns + 2 * 2) + 200
+            assert proxy.accepted - accepted < 200 * turns
 
     run_cleanly(main(), timeout=58)
 
@@ -349,33 +351,30 @@ async def _takes_tokens(raw: Raw) -> bool:
 # -- connections -------------------------------------------------------------------------------------------------------
 
 
-def test_ten_programs_that_watch_much_leave_room_in_two_hundred_connections() -> None:
-    names = [f"wide-{number}" for number in range(40)]
+def test_programs_that_watch_much_leave_room_for_those_that_register() -> None:
+    """An agent turns away who comes when all connections that it allows one address are taken."""
+    small = consul("consul-small", dev=True, config={"limits": {"http_max_conns_per_client": 50}})
+    names = [f"wide-{number}" for number in range(30)]
 
     async def main() -> None:
-        async with AsyncExitStack() as stack, Raw(server.port) as raw:
+        async with AsyncExitStack() as stack, Raw(small.port) as raw:
             for name in names:
                 await raw.register(name, name)
-            url = f"consul://127.0.0.1:{proxy.port}?timeout=5s"
-            clients = [await stack.enter_async_context(microreg.connect(url)) for _ in range(14)]
-            catalogs: list[Catalog] = []
+            url = f"consul://127.0.0.1:{small.port}?timeout=5s"
+            clients = [await stack.enter_async_context(microreg.connect(url)) for _ in range(4)]
             readers = await stack.enter_async_context(asyncio.TaskGroup())
-            tasks: list[asyncio.Task[None]] = []
-            for client in clients:
-                for name in names:
-                    watch = await stack.enter_async_context(client.watch(name))
-                    catalogs.append(Catalog())
-                    tasks.append(readers.create_task(fold(watch, catalogs[-1])))
+            watches = [await stack.enter_async_context(each.watch(name)) for each in clients for name in names]
+            catalogs = [Catalog() for _ in watches]
+            folds = [readers.create_task(fold(*each)) for each in zip(watches, catalogs, strict=True)]
             await wait_until(lambda: all(each.names() for each in catalogs), 40, step=0.1)
             for number, client in enumerate(clients):
                 await registered(client, record("narrow", f"n{number}"))
-                await client.deregister(record("narrow", f"n{number}"))
-            for task in tasks:
-                task.cancel()
-            for name in names:
-                await raw.deregister(name)
+            await wait_until(lambda: all(watch.state == "live" for watch in watches), BOUND, step=0.1)
+            for each in folds:
+                each.cancel()
 
-    run_cleanly(main(), timeout=58)
+    with small:
+        run_cleanly(main(), timeout=58)
 
 
 async def registered(registry: Registry, service: Service) -> None:
