@@ -372,15 +372,17 @@ def test_a_stream_that_breaks_goes_on_where_it_was(server: ServerProcess) -> Non
 
 def test_renewals_of_all_nodes_are_one_request() -> None:
     async def main(server: ServerProcess) -> None:
+        def asked(word: str) -> int:
+            return sum(word in line for line in server.log.read_text(encoding="utf-8").splitlines())
+
         async with connect(f"http://127.0.0.1:{server.port}") as registry:
             many = Service("many", nodes=[Node("10.0.0.1:80", id=f"n{number}") for number in range(200)])
             await registry.register(many)
-            puts = server.log.read_text().count('"PUT"')
             await registry.register(many)
-            lines = server.log.read_text().splitlines()[1:]
-            assert puts == 200
-            assert [line for line in lines if '"PUT"' in line][200:] == []
-            assert 1 <= len([line for line in lines if "/v1/renewals" in line]) <= 3
+            await registry.list_services()  # the log has a line for it after those for the others
+            await wait_until(lambda: asked('"/v1/services"'))
+            assert asked('"PUT"') == 200
+            assert 1 <= asked("/v1/renewals") <= 10  # one, on a machine that has nothing else to do
 
     with microreg_server("--access-log") as server:
         run(main(server))

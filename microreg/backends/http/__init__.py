@@ -19,7 +19,7 @@ from microreg.codec import encode
 from microreg.errors import ConfigError, RegistryClosed, ServiceNotFound
 from microreg.events import Event
 from microreg.model import Service
-from microreg.net import source_address
+from microreg.net import address_towards
 from microreg.options import Options, TLSOptions, option
 from microreg.registry import Registry
 from microreg.rules import DEFAULT_TTL
@@ -132,11 +132,7 @@ class HttpRegistry(Registry):
 
     def advertised_host(self) -> str | None:
         """The address of this machine towards a server that is given by IP address and not on this machine."""
-        host = self._host
-        local = source_address(host) if ":" in host or host.replace(".", "").isdigit() else None
-        if local is None or local == host or local.startswith("127.") or local == "::1":
-            return None
-        return local
+        return address_towards([self._host])
 
     @property
     def _parts(self) -> tuple[Client, Renewals, Following]:

@@ -15,7 +15,8 @@ from consul.base import Response
 from consul.callback import CB
 from consul.exceptions import ConsulException
 
-from microreg.errors import PermissionDenied
+from microreg.codec import lenient_text
+from microreg.errors import InvalidService, PermissionDenied
 from microreg.net import join_address
 from microreg_consul.failures import Unknown, failure, filtered
 from microreg_consul.health import Check, Entry, text
@@ -77,8 +78,8 @@ class Client:
 
     async def entries(self, name: str, index: int = 0, wait: float = WAIT) -> tuple[int, list[Entry]]:
         """What stands under a name, with its checks. Raises PermissionDenied where ACLs hide it."""
-        if not all(part.strip(".") for part in name.split("/")):
-            return 1, []  # no path of a URL can say such a name
+        if not _can_be_asked_for(name):
+            return 1, []
         found, entries = await self._read(lambda consul: partial(consul.health.service, name), index, wait)
         if not entries:
             await self.confirm(name)
@@ -94,7 +95,7 @@ class Client:
         found, services = await self._read(lambda consul: consul.catalog.services, index, wait)
         if not services:
             await self.confirm("consul")
-        return found, services or {}
+        return found, {name: tags for name, tags in (services or {}).items() if _can_be_asked_for(name)}
 
     async def confirm(self, name: str) -> None:
         """Raise PermissionDenied where this name may not be read: reads say so by leaving out what is there."""
@@ -181,6 +182,14 @@ class Client:
                 self.turned_away()
             found = failure(error, self.where)
         raise found
+
+
+def _can_be_asked_for(name: str) -> bool:
+    """Whether it can be the name of a record, and the path of a URL can say it; Consul takes any."""
+    try:
+        return all(part.strip(".") for part in lenient_text(name, "service name").split("/"))
+    except InvalidService:
+        return False
 
 
 def _nothing() -> None:

@@ -247,6 +247,26 @@ def test_a_watch_of_all_names_hears_what_others_change_in_meta_alone() -> None:
     run(main())
 
 
+def test_names_that_no_record_can_have_hurt_nobody() -> None:
+    """Consul takes any; a request for some of them is refused, or means another one."""
+    names = ["a\nb", "a\x00b", "..", "a//b", "a/../b", "/a", "a/", "x" * 300]
+
+    async def main() -> None:
+        async with opened() as (registry, raw):
+            for number, name in enumerate(names):
+                await raw.register(f"odd-{number}", name)
+            async with registry.watch() as events:
+                await started(events)
+                await raw.register("odd", "a/b ü?%2f")
+                assert (await changed(events, "a/b ü?%2f")).node.id == "odd"
+                assert not {*names} & {*await registry.list_services()}
+            for number in range(len(names)):
+                await raw.deregister(f"odd-{number}")
+            await raw.deregister("odd")
+
+    run(main())
+
+
 def test_names_that_differ_in_case_only_are_not_mixed_up() -> None:
     async def main() -> None:
         async with opened() as (registry, raw), registry.watch("Mixed") as one, registry.watch() as everything:
