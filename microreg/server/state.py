@@ -26,7 +26,7 @@ from microreg.registry import Layer
 from microreg.rules import DEFAULT_TTL, MIN_TTL
 from microreg.toolkit import Serial, end
 
-__all__ = ["State", "StateFile"]
+__all__ = ["Kept", "State", "StateFile"]
 
 log = logging.getLogger("microreg.server")
 

@@ -50,7 +50,9 @@ class Agent:
 class Client:
     """One client of an agent, in the running loop. Errors are those of the tree.
 
-    What reads may ``wait`` so many seconds for an index other than the one given: then it is a blocking query.
+    What reads may ``wait`` so many seconds for an index other than the one given: then it is a blocking query. The
+    index 0 is any, of what the servers agree on. A server that has just restarted may have elected itself before it
+    has read its log again, and then says that there is less than there is, or nothing.
     """
 
     def __init__(self, agent: Agent) -> None:
@@ -66,6 +68,7 @@ class Client:
             dc=agent.dc,
         )
         self._calls, self._queries = make(patience=agent.timeout), make(patience=_SILENCE)
+        self._agreed = make(patience=agent.timeout, consistent=True)
         self._free = asyncio.Semaphore(_CALLS)
         self.turned_away: Callable[[], None] = _nothing
         """What is done whenever the agent ends a connection without an answer: it may have too many."""
@@ -76,11 +79,16 @@ class Client:
 
     # -- reading -----------------------------------------------------------------------------------
 
-    async def entries(self, name: str, index: int = 0, wait: float = WAIT) -> tuple[int, list[Entry]]:
-        """What stands under a name, with its checks. Raises PermissionDenied where ACLs hide it."""
+    async def entries(self, name: str, index: int | None = None, wait: float = WAIT) -> tuple[int, list[Entry]]:
+        """What stands under a name, with its checks; without an index at once. Raises PermissionDenied where ACLs hide it.
+
+        That there is nothing is said only when the servers agree on it.
+        """
         if not _can_be_asked_for(name):
             return 1, []
         found, entries = await self._read(lambda consul: partial(consul.health.service, name), index, wait)
+        if not entries and index is None:
+            return await self.entries(name, 0)
         if not entries:
             await self.confirm(name)
         return found, cast("list[Entry]", entries or [])
@@ -157,14 +165,14 @@ class Client:
     # -- asking ------------------------------------------------------------------------------------
 
     async def _read(
-        self, method: Callable[[Consul], Callable[..., Awaitable[tuple[str, T]]]], index: int, wait: float
+        self, method: Callable[[Consul], Callable[..., Awaitable[tuple[str, T]]]], index: int | None, wait: float
     ) -> tuple[int, T]:
         """The answer and its index, which is at least 1."""
         if index:
             ask = method(self._queries)
             found, answer = await self._translated(lambda: ask(index=str(index), wait=f"{wait * 1000:.0f}ms"))
         else:
-            found, answer = await self._call(method(self._calls))
+            found, answer = await self._call(method(self._calls if index is None else self._agreed))
         try:
             return max(1, int(found)), answer
         except ValueError:

@@ -38,7 +38,8 @@ def session(tls: ssl.SSLContext | None) -> aiohttp.ClientSession:
 class Consul(base.Consul):
     """py-consul's client of one agent. Nothing comes from the environment.
 
-    A request is given up when nothing was heard for ``patience`` seconds, however long it takes in all.
+    A request is given up when nothing was heard for ``patience`` seconds, however long it takes in all. One that is
+    ``consistent`` is answered with what the servers agree on; py-consul cannot ask so for health.
     """
 
     def __init__(
@@ -51,10 +52,12 @@ class Consul(base.Consul):
         server_name: str,
         token: str,
         dc: str,
+        consistent: bool = False,
     ) -> None:
         self._connections = connections
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=patience, sock_read=patience)
         self._server_name = server_name or None
+        self._always = "consistent" if consistent else ""
         host, port = address
         shown = f"[{host}]" if ":" in host else host
         super().__init__(shown, port, scheme="https" if tls else "http", dc=dc, verify=True)
@@ -62,20 +65,31 @@ class Consul(base.Consul):
 
     def http_connect(self, host: str, port: int, scheme: str, verify: object = True, cert: object = None) -> Transport:
         """What the base class asks for."""
-        return Transport(f"{scheme}://{host}:{port}", self._connections, self._timeout, self._server_name)
+        return Transport(f"{scheme}://{host}:{port}", self._connections, self._timeout, self._server_name, self._always)
 
 
 class Transport(base.HTTPClient):
     """Requests over a session."""
 
     def __init__(
-        self, base_uri: str, connections: aiohttp.ClientSession, timeout: aiohttp.ClientTimeout, server_name: str | None
+        self,
+        base_uri: str,
+        connections: aiohttp.ClientSession,
+        timeout: aiohttp.ClientTimeout,
+        server_name: str | None,
+        always: str = "",
     ) -> None:
         super().__init__()
         self.base_uri = base_uri
         self._connections = connections
         self._timeout = timeout
         self._server_name = server_name
+        self._always = always
+
+    def uri(self, path: str, params: base.Params | None = None) -> str:
+        """The URL, with what is always asked."""
+        uri = super().uri(path, params)
+        return uri if not self._always else f"{uri}{'&' if '?' in uri else '?'}{self._always}"
 
     def get(
         self,

@@ -28,6 +28,7 @@ _SOONEST = 0.05
 _BACKOFF_BASE = 0.1
 _BACKOFF_CAP = 2.0
 _STABLE = 5.0
+_GOODBYE = 1.0
 _NEVER = 86_400
 _JWT, _SEED = "BEGIN NATS USER JWT", "BEGIN USER NKEY SEED"
 
@@ -52,6 +53,8 @@ class Connection:
         """Counts the sessions that there were."""
         self.error: RegistryError | None = None
         """Why there is no session; None while there is one."""
+        self.goodbye = min(_GOODBYE, options.timeout / 4)
+        """Seconds that the last words before closing may take: all of it has to end within the ``timeout`` option."""
         self._session: Session | None = None
         self._attempt: asyncio.Future[Session | RegistryError] | None = None
         self._wanted = asyncio.Event()
@@ -95,7 +98,7 @@ class Connection:
         session, self._session = self._session, None
         self._tell(RegistryClosed(f"{self._url} was closed"))
         if session is not None:
-            await session.close()
+            await session.close(self.goodbye)
 
     async def _next(self) -> Session | RegistryError:
         if self._closed:

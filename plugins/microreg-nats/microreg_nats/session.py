@@ -210,14 +210,14 @@ class Session:
         await self.subscribe(self._inbox + "*", self._answered)
         self._start(self._watch_over(), "ping")
 
-    async def close(self) -> None:
-        """End the connection, politely where it is not lost."""
+    async def close(self, goodbye: float = _GOODBYE) -> None:
+        """End the connection, politely where it is not lost, which may take ``goodbye`` seconds."""
         polite = self.is_live
         self.over(RegistryUnavailable(f"the connection to NATS at {self.where} was closed"))
         await end(*self._tasks)
         if polite:
             with suppress(TimeoutError, OSError, errors.Error):
-                async with asyncio.timeout(_GOODBYE):
+                async with asyncio.timeout(goodbye):
                     await self.client.close()
         self.client.abort()
         with suppress(TimeoutError, OSError, errors.Error):
@@ -270,7 +270,7 @@ class Session:
         await self.client.roundtrip()
 
     async def _watch_over(self) -> None:
-        while True:
+        while self.is_live:
             await asyncio.sleep(_PING)
             try:
                 async with asyncio.timeout(_PATIENCE):

@@ -13,8 +13,6 @@ from microreg.toolkit import end
 
 __all__ = ["NatsClient"]
 
-_LONG = 86_400
-
 # What nats-py does not offer is done to its private parts, and nowhere but in this class.
 # nats-py leaves some of its types open.
 # pyright: reportPrivateUsage=false, reportUnknownMemberType=false
@@ -30,14 +28,19 @@ class NatsClient(Client):
     async def roundtrip(self) -> None:
         """Wait until the server has everything that was handed over before, and all that it said before is here.
 
-        nats-py's own flush may overtake what was published just before it.
+        nats-py's own flush may overtake what was published just before it, and may overlook a cancellation. Raises
+        ConnectionClosedError where nobody would hear the answer.
         """
+        if self.is_closed or self._reading_task is None or self._reading_task.done():
+            raise errors.ConnectionClosedError
         if self._pending:
             assert self._transport is not None
             self._transport.writelines(self._pending[:])
             self._pending.clear()
             self._pending_data_size = 0
-        await self.flush(timeout=_LONG)
+        pong = asyncio.get_running_loop().create_future()
+        await self._send_ping(pong)
+        await pong
 
     def info(self, key: str) -> object:
         """What the server has said about itself under this key."""
@@ -70,6 +73,14 @@ class NatsClient(Client):
             info["tls_required"] = self._wants_tls
             info.pop("connect_urls", None)
         await super()._process_info(info, initial_connection)
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:
+        # Where this queue is full nats-py would wait, and swallow a cancellation meanwhile. What is in it is enough
+        # to have everything sent.
+        if self._flush_queue is not None and self._flush_queue.full():
+            await asyncio.sleep(0)
+            return None
+        return await super()._flush_pending(force_flush)
 
     async def _process_pong(self) -> None:
         # Whoever waits for an answer to a ping may have been cancelled; nats-py would stop reading for ever.

@@ -27,6 +27,7 @@ class Found:
 
     values: dict[str, bytes] = field(default_factory=dict[str, bytes])
     up_to: int = 0
+    headers: dict[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
 
     def take(self, messages: Sequence[Msg]) -> int:
         """Add what is in a piece; the sequence of its last message. What was renewed meanwhile comes again, later."""
@@ -36,8 +37,10 @@ class Found:
             subject = headers.get("Nats-Subject", "")
             if gone(headers) is None:
                 self.values[subject] = message.data
+                self.headers[subject] = headers
             else:
                 self.values.pop(subject, None)
+                self.headers.pop(subject, None)
         return int(headers.get("Nats-Sequence", "0"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from nats.aio.msg import Msg
@@ -30,11 +30,16 @@ _names = NUID()
 
 
 class Feed:
-    """Pulls the messages of one consumer, in order; what is not asked for stays at the server."""
+    """Pulls the messages of one consumer, in order; what is not asked for stays at the server.
 
-    def __init__(self, session: Session, stream: str, name: str) -> None:
+    ``idle`` is called whenever all messages that came were handled, at least every few seconds; what it raises ends
+    the feed.
+    """
+
+    def __init__(self, session: Session, stream: str, name: str, idle: Callable[[], None]) -> None:
         self.subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
         self._session = session
+        self._idle = idle
         self._waiting: deque[Msg] = deque()
         self._wake = asyncio.Event()
         self._error: RegistryError | None = None
@@ -49,7 +54,8 @@ class Feed:
             self._wanted -= 1
             self._waiting.append(message)
         elif code == "408":  # a request is over; so many of it are left
-            self._wanted -= int((message.headers or {}).get("Nats-Pending-Messages", "0"))
+            pending = (message.headers or {}).get("Nats-Pending-Messages", "")
+            self._wanted -= int(pending) if pending.isdecimal() else 0
         elif code != "100":
             text = (message.headers or {}).get("Description", "nobody answers")
             self.fail(RegistryUnavailable(f"NATS at {self._session.where} ended the watch: {code} {text}"))
@@ -73,6 +79,7 @@ class Feed:
                     yield message
                 if self._error is not None:
                     raise self._error
+                self._idle()
                 if self._wanted > _BATCH // 2:
                     await self._word()
 
@@ -90,14 +97,16 @@ class Feed:
 
     def _check(self, message: Msg) -> None:
         """Raise RegistryUnavailable where messages are missing before this one."""
-        sequence = int(message.reply.split(".")[-3])
+        sequence = _delivered(message.reply)
         if sequence != self._sequence + 1:
             raise RegistryUnavailable(f"NATS at {self._session.where} left out what had changed")
         self._sequence = sequence
 
 
 @asynccontextmanager
-async def feed(session: Session, stream: str, filter: str, start: int) -> AsyncGenerator[Feed]:
+async def feed(
+    session: Session, stream: str, filter: str, start: int, idle: Callable[[], None]
+) -> AsyncGenerator[Feed]:
     """What is written to these subjects of a stream, from a sequence on. The consumer is deleted at the end.
 
     One that is not, since the connection is gone, is deleted by the server a minute after it was last asked.
@@ -117,8 +126,17 @@ async def feed(session: Session, stream: str, filter: str, start: int) -> AsyncG
     body = {"stream_name": stream, "config": config, "action": "create"}
     try:
         await call(session, f"CONSUMER.CREATE.{stream}.{name}.{filter}", body)
-        yield Feed(session, stream, name)
+        yield Feed(session, stream, name, idle)
     finally:
         with suppress(RegistryError, TimeoutError):
             async with asyncio.timeout(_GOODBYE):
                 await call(session, f"CONSUMER.DELETE.{stream}.{name}", {})
+
+
+def _delivered(reply: str) -> int:
+    """Which message of its consumer this is, as its reply subject says (ADR-15, both forms); 0 for any other."""
+    tokens = reply.split(".")
+    if tokens[:2] != ["$JS", "ACK"] or len(tokens) < 9:
+        return 0
+    found = tokens[6] if len(tokens) == 9 else tokens[8]  # the longer form has domain and account before the stream
+    return int(found) if found.isdecimal() else 0

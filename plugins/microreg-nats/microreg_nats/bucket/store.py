@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from microreg.errors import RegistryUnavailable
 from microreg.events import Reason
 from microreg.url import RegistryURL
 from microreg_nats.bucket.api import gone
+from microreg_nats.bucket.due import Due
 from microreg_nats.bucket.feed import Feed, feed
 from microreg_nats.bucket.holding import Holdings
 from microreg_nats.bucket.stream import Bucket
@@ -47,16 +49,25 @@ class Store:
         opened = await self.bucket.opened()
         try:
             found = await self.bucket.snapshot(opened, filter)
-            async with feed(opened.session, self.bucket.stream, filter, found.up_to + 1) as changes:
+            due = Due(asyncio.get_running_loop().time)
+            for subject, headers in found.headers.items():
+                due.lives(subject, headers)
+            async with feed(opened.session, self.bucket.stream, filter, found.up_to + 1, due.check) as changes:
                 await self.bucket.confirm(opened)
-                yield found.values, _changed(changes)
+                yield found.values, _changed(changes, due)
         except RegistryUnavailable:  # perhaps since the bucket is gone
             self.bucket.forget(opened)
             raise
 
 
-async def _changed(changes: Feed) -> AsyncGenerator[Changed, None]:
+async def _changed(changes: Feed, due: Due) -> AsyncGenerator[Changed, None]:
     async with aclosing(changes.messages()) as messages:
         async for message in messages:
-            reason = gone(message.headers or {})
-            yield message.subject, message.data if reason is None else None, reason or Reason.REMOVED
+            headers = message.headers or {}
+            reason = gone(headers)
+            if reason is None:
+                due.lives(message.subject, headers)
+                yield message.subject, message.data, Reason.REMOVED
+            else:
+                due.ends(message.subject)
+                yield message.subject, None, reason

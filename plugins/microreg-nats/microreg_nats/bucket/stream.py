@@ -208,6 +208,9 @@ class Bucket:
             (number(config, "subject_delete_marker_ttl"), "markers of expiry", _MARKERS),
             (config.get("allow_direct"), "direct reads", "--allow-direct"),
             (number(config, "max_msgs_per_subject") == 1, "a history of 1", "--max-msgs-per-subject=1"),
+            (not number(config, "max_age"), "keeping records for as long as they are told to live", "--max-age=0"),
+            (config.get("discard") == "new", "refusing what is too much (it drops other records)", "--discard=new"),
+            (config.get("retention", "limits") == "limits", "retention by limits", "--retention=limits"),
         ):
             if not there:
                 raise ConfigError(

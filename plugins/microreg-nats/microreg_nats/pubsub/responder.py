@@ -26,7 +26,6 @@ __all__ = ["Responder"]
 log = logging.getLogger("microreg.nats")
 
 _PAUSE = 0.02
-_FAREWELL = 1.0
 
 Key = tuple[str, str]
 
@@ -69,7 +68,7 @@ class Responder:
         session = self._session
         if session is not None and session.is_live:
             with suppress(RegistryError, TimeoutError):
-                async with asyncio.timeout(_FAREWELL):
+                async with asyncio.timeout(self._connection.goodbye):
                     for own in (own for nodes in names.values() for own in nodes.values()):
                         await self._take_back(session, own.record)
                     await session.flush()
@@ -198,17 +197,18 @@ class Responder:
             if not session.is_live:
                 raise session.reason
             if session is not self._session:
-                self._session, self._ears = session, {}
-                await self._listen_to_all(session)
+                ears = await self._listen_to_all(session)  # which may be cancelled: then the next call does it
+                self._session, self._ears = session, ears
             if name not in self._ears:
                 ear = partial(self._asked, name)
                 self._ears[name] = await session.subscribe(self._subjects.of(PING, name), ear)
 
-    async def _listen_to_all(self, session: Session) -> None:
+    async def _listen_to_all(self, session: Session) -> dict[str, Subscription]:
         try:
-            self._ears[ALL] = await session.subscribe(self._subjects.of(PING, ALL), partial(self._asked, ALL))
+            return {ALL: await session.subscribe(self._subjects.of(PING, ALL), partial(self._asked, ALL))}
         except PermissionDenied as error:
             log.warning("nobody who asks for all services gets an answer from here: %s", error)
+            return {}
 
     async def _unlisten(self, name: str) -> None:
         async with self._turn:

@@ -27,6 +27,10 @@ class Station:
 
     async def close(self) -> None:
         """Take back what is registered, stop listening, and hang up."""
-        await self.responder.close()
-        await self.listeners.close()
-        await self._connection.close()
+        try:
+            await self.responder.close()
+        finally:  # whoever cancels this has no patience for the last words, and yet leaves nothing open
+            try:
+                await self.listeners.close()
+            finally:
+                await self._connection.close()
