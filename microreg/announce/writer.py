@@ -245,7 +245,7 @@ class Writer:
                     failures += 1
                     await asyncio.sleep(self._backoff(failures))
         except TimeoutError:
-            why = RegistryTimeout(f"{self.registry.url} did not deregister in time; what it has of the node expires by its ttl")
+            why = RegistryTimeout(f"{self.registry.url} did not deregister in time; what it has expires by its ttl")
             self.journal.error = why
             log.warning("%s left without deregistering: %s", self.wanted.name, why, extra={"service": self.wanted.name})
 

@@ -118,8 +118,8 @@ def test_the_readmes_example_runs(server: ServerProcess) -> None:
 
 def test_the_command_that_shows_the_plugin() -> None:
     [install] = [script for script in blocks(REFERENCE, "sh") if "pip install" in script]
-    (pip, show) = map(shlex.split, install.splitlines())
-    assert pip == ["pip", "install", "microreg[etcd]"]
+    (pip, show) = (shlex.split(line, comments=True) for line in install.splitlines())
+    assert pip == ["pip", "install", ".[cli]", "./plugins/microreg-etcd"]
     code = "import sys; from microreg.cli import main; sys.exit(main(sys.argv[1:]))"
     assert "microreg_etcd:EtcdRegistry\tok\n" in python(code, *show[1:])
 

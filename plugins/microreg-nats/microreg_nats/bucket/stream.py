@@ -6,6 +6,7 @@ import asyncio
 from base64 import b64decode
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from math import inf
 from typing import TypeVar, cast
 
 from microreg.errors import ConfigError, RecordTooLarge, RegistryUnavailable, Unsupported
@@ -48,6 +49,8 @@ class Opened:
     limit: int
     """Bytes that a record may have."""
     replicated: bool
+    longest: float
+    """Seconds for which the bucket keeps anything, whatever its time to live."""
 
 
 class Bucket:
@@ -164,6 +167,11 @@ class Bucket:
                     size=len(value),
                     limit=opened.limit,
                 )
+            if seconds > opened.longest:
+                raise ConfigError(
+                    f"{self._url}: a record or its marker is to be kept for {seconds} s, and the bucket {self.name} "
+                    f"keeps nothing for longer than {opened.longest:g} s: `nats stream edit {self.stream} --max-age=0`"
+                )
             written = answer(opened.session, await opened.session.request(subject, value, headers=headers))
             self._written = max(self._written, number(written, "seq"))
             return number(written, "seq")
@@ -187,6 +195,7 @@ class Bucket:
             str(found.get("created")),
             (min(limit, payload) if limit > 0 else payload) - _HEADERS,
             number(config, "num_replicas") > 1,
+            number(config, "max_age") / _SECOND or inf,
         )
 
     async def _found_or_made(self, session: Session) -> dict[str, object]:
@@ -208,9 +217,9 @@ class Bucket:
             (number(config, "subject_delete_marker_ttl"), "markers of expiry", _MARKERS),
             (config.get("allow_direct"), "direct reads", "--allow-direct"),
             (number(config, "max_msgs_per_subject") == 1, "a history of 1", "--max-msgs-per-subject=1"),
-            (not number(config, "max_age"), "keeping records for as long as they are told to live", "--max-age=0"),
-            (config.get("discard") == "new", "refusing what is too much (it drops other records)", "--discard=new"),
+            (not _drops(config), "refusing what is too much for it: it drops other records", "--discard=new"),
             (config.get("retention", "limits") == "limits", "retention by limits", "--retention=limits"),
+            (f"$KV.{self.name}.>" in _subjects(config), "its own keys", f"--subjects='$KV.{self.name}.>'"),
         ):
             if not there:
                 raise ConfigError(
@@ -240,6 +249,16 @@ def _config(name: str, replicas: int, storage: str) -> dict[str, object]:
         "deny_delete": True,
         "subject_delete_marker_ttl": MARKER_TTL * _SECOND,
     }
+
+
+def _drops(config: dict[str, object]) -> bool:
+    """Whether a stream that is full makes room by forgetting what was written first."""
+    limited = number(config, "max_msgs") > 0 or number(config, "max_bytes") > 0
+    return limited and config.get("discard", "old") == "old"
+
+
+def _subjects(config: dict[str, object]) -> list[str]:
+    return cast("list[str]", config.get("subjects") or [])
 
 
 def _check_version(session: Session) -> None:
