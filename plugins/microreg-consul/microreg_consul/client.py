@@ -57,6 +57,7 @@ class Client:
 
     def __init__(self, agent: Agent) -> None:
         self.where = join_address(agent.host, agent.port)
+        self._has_token = bool(agent.token)
         self._session = session(agent.tls)
         make = partial(
             Consul,
@@ -80,9 +81,9 @@ class Client:
     # -- reading -----------------------------------------------------------------------------------
 
     async def entries(self, name: str, index: int | None = None, wait: float = WAIT) -> tuple[int, list[Entry]]:
-        """What stands under a name, with its checks; without an index at once. Raises PermissionDenied where ACLs hide it.
+        """What stands under a name, with its checks: nothing only where the servers agree on that.
 
-        That there is nothing is said only when the servers agree on it.
+        Raises PermissionDenied where ACLs hide it.
         """
         if not _can_be_asked_for(name):
             return 1, []
@@ -114,7 +115,7 @@ class Client:
 
         call = partial(self._calls.http.get, allowed, f"/v1/agent/health/service/name/{name}")
         if not await self._call(lambda: call(headers=self._calls.prepare_headers())):
-            raise filtered(f"service {name!r}", self.where)
+            raise filtered(f"service {name!r}", self.where, has_token=self._has_token)
 
     # -- writing -----------------------------------------------------------------------------------
 
@@ -188,7 +189,7 @@ class Client:
         except (ConsulException, aiohttp.ClientError, TimeoutError, OSError) as error:
             if isinstance(error, aiohttp.ServerDisconnectedError) or getattr(error, "errno", 0) == errno.ECONNRESET:
                 self.turned_away()
-            found = failure(error, self.where)
+            found = failure(error, self.where, has_token=self._has_token)
         raise found
 
 

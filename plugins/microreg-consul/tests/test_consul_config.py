@@ -94,6 +94,33 @@ def test_tls_with_a_client_certificate(server: ServerProcess, files: TLS) -> Non
     run(main(), 40)
 
 
+def test_ports_that_are_not_the_one_for_http(server: ServerProcess) -> None:
+    dns, rpc = server.ports[1], server.ports[3]
+
+    async def main() -> None:
+        await _fails(f"consul://127.0.0.1:{rpc}", "is this its HTTP port? If it is: ")
+        await _fails(f"consul://127.0.0.1:{dns}", "is this its HTTP port? If it is: ")
+
+    run(main(), 30)
+
+
+def test_what_a_stranger_answers_is_not_shown() -> None:
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"stranger"}\r\n')
+        await writer.drain()
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_server(greet, "127.0.0.1", 0) as listening:
+            port = listening.sockets[0].getsockname()[1]
+            async with microreg.connect(f"consul://127.0.0.1:{port}") as registry:
+                with pytest.raises(RegistryUnavailable, match="no Consul: is this its HTTP port") as caught:
+                    await registry.get_service("s")
+        assert "INFO" not in str(caught.value) and "stranger" not in str(caught.value)
+
+    run(main(), 30)
+
+
 async def _fails(url: str, said: str, kind: type[RegistryError] = RegistryUnavailable) -> None:
     async with microreg.connect(url) as registry:
         with pytest.raises(kind) as caught:
@@ -150,7 +177,7 @@ async def answering(head: str, body: str = "") -> AsyncGenerator[int]:
         ("500 Internal Server Error", "No cluster leader", RegistryUnavailable, "elect"),
         ("500 Internal Server Error", "rpc error making call: Permission denied", PermissionDenied, "option token"),
         ("401 Unauthorized", "ACL support disabled", PermissionDenied, "leave the option token out"),
-        ("200 OK\r\nX-Consul-Index: 7\r\nX-Consul-Results-Filtered-By-ACLs: true", "[]", PermissionDenied, "policy"),
+        ("200 OK\r\nX-Consul-Index: 7\r\nX-Consul-Results-Filtered-By-ACLs: true", "[]", PermissionDenied, "no token"),
     ],
 )
 def test_what_answers_otherwise_than_expected(head: str, body: str, kind: type[RegistryError], said: str) -> None:

@@ -7,7 +7,7 @@ import os
 import random
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -129,7 +129,13 @@ async def found(registry: Registry, name: str) -> tuple[Service, ...]:
 
 @asynccontextmanager
 async def fleet(
-    *, nodes: int = 9, ttl: float = TTL, through: Proxy = proxy, port: int = 0, token: str = "", timeout: float = TIMEOUT
+    *,
+    nodes: int = 9,
+    ttl: float = TTL,
+    through: Proxy = proxy,
+    port: int = 0,
+    token: str = "",
+    timeout: float = TIMEOUT,
 ) -> AsyncGenerator[Fleet]:
     """A fleet that has settled; at the end it is taken down, and nothing stays of it in this process."""
     tasks_before = len(asyncio.all_tasks())
@@ -206,8 +212,32 @@ async def calm(registry: Registry, requests: Requests, seconds: float) -> None:
 
 
 async def killed(fleet: Fleet, requests: Requests) -> None:
-    async with faults.down():
-        await calm(fleet.registry, requests, 1.5)
+    """Whose ttl outlasts that is never told gone: a server says that there is nothing until it has read its log."""
+    steady = record("steady", "a")
+    async with AsyncExitStack() as stack:
+        direct = await stack.enter_async_context(microreg.connect(f"consul://127.0.0.1:{server.port}"))
+        await direct.register(steady, ttl=60)
+        watches = [await stack.enter_async_context(direct.watch(name)) for name in ("steady", None)]
+        readers = [asyncio.create_task(fleet.fold(watch)) for watch in watches]
+        await wait_until(lambda: all(catalog.names() for catalog in fleet.catalogs[-2:]), BOUND)
+        async with faults.down():
+            await calm(fleet.registry, requests, 1.0)
+            asking = asyncio.create_task(_always_found(direct, "steady"))
+        await wait_until(lambda: all(watch.state == "live" for watch in watches), BOUND)
+        assert not asking.done(), asking
+        for task in (*readers, asking):
+            task.cancel()
+        await asyncio.wait([*readers, asking])
+        assert [each for each in fleet.gone if each.service.name == "steady"] == []
+        await direct.deregister(steady)
+        del fleet.catalogs[-2:]
+
+
+async def _always_found(registry: Registry, name: str) -> None:
+    while True:
+        with suppress(RegistryUnavailable):
+            assert await registry.get_service(name)
+        await asyncio.sleep(0.01)
 
 
 async def wiped(fleet: Fleet, requests: Requests) -> None:
@@ -293,7 +323,7 @@ def test_two_hundred_nodes_are_back_after_an_agent_has_lost_its_memory_twice(req
     forgetful = consul("consul-forgetful", dev=True)
     gate = Proxy(forgetful.port)
     trouble = ConsulFaults(forgetful, gate)
-    ttl = 6.0
+    ttl = 4.0
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -357,15 +387,15 @@ async def _takes_tokens(raw: Raw) -> bool:
 
 def test_programs_that_watch_much_leave_room_for_those_that_register() -> None:
     """An agent turns away who comes when all connections that it allows one address are taken."""
-    small = consul("consul-small", dev=True, config={"limits": {"http_max_conns_per_client": 60}})
-    names = [f"wide-{number}" for number in range(30)]
+    small = consul("consul-small", dev=True, config={"limits": {"http_max_conns_per_client": 48}})
+    names = [f"wide-{number}" for number in range(20)]
 
     async def main() -> None:
         async with AsyncExitStack() as stack, Raw(small.port) as raw:
             for name in names:
                 await raw.register(name, name)
             url = f"consul://127.0.0.1:{small.port}?timeout=5s"
-            clients = [await stack.enter_async_context(microreg.connect(url)) for _ in range(4)]
+            clients = [await stack.enter_async_context(microreg.connect(url)) for _ in range(3)]
             readers = await stack.enter_async_context(asyncio.TaskGroup())
             watches = [await stack.enter_async_context(each.watch(name)) for each in clients for name in names]
             catalogs = [Catalog() for _ in watches]

@@ -285,6 +285,7 @@ def test_a_token_that_nobody_knows_is_refused_and_not_shown(
     run(left_behind(guarded))
     said = run(refused(f"consul://127.0.0.1:{guarded.port}?token={secret}", PermissionDenied, secret), 60)
     assert said.count("option token") >= 5, said
+    assert secret or said.count("no token was given: option token, as in ?token=${CONSUL_HTTP_TOKEN}") == 5, said
     assert not secret or secret not in caplog.text
 
 

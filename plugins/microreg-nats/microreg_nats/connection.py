@@ -15,7 +15,7 @@ from microreg.net import join_address
 from microreg.tls import client_context
 from microreg.toolkit import end
 from microreg.url import RegistryURL
-from microreg_nats.failures import failure
+from microreg_nats.failures import failure, mute
 from microreg_nats.options import DEFAULT_PORT, NatsOptions
 from microreg_nats.session import Session
 from microreg_nats.wire import NatsClient
@@ -45,6 +45,7 @@ class Connection:
         self._url = url
         self._options = options
         self._tls = client_context(options) if url.scheme.startswith("natss") else None
+        self._plain = url.scheme.replace("natss", "nats")
         self._hosts = list(url.hosts(DEFAULT_PORT))
         self._rng = random.Random()
         self._rng.shuffle(self._hosts)
@@ -174,7 +175,8 @@ class Connection:
                 await self._open(client, session, address, patience)
                 await session.begin()
         except BaseException as error:
-            reason = failure(error, address)
+            silent = isinstance(error, TimeoutError) and client.is_unanswered
+            reason = mute(address) if silent else failure(error, address, plain=self._plain)
             session.over(reason)
             await session.close()
             if isinstance(error, Exception):

@@ -13,9 +13,9 @@ from nats import errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from microreg.errors import PermissionDenied, RegistryError, RegistryUnavailable
+from microreg.errors import RegistryError, RegistryUnavailable
 from microreg.toolkit import end
-from microreg_nats.failures import NoResponders, denial, failure
+from microreg_nats.failures import NoResponders, denial, failure, forbidden
 from microreg_nats.wire import NatsClient
 
 __all__ = ["Handler", "Listener", "Session", "status"]
@@ -87,7 +87,7 @@ class Session:
         self._inbox = ""
         self._tokens = count()
         self._listeners: dict[str, Listener] = {}
-        self._denied: dict[tuple[str, str], PermissionDenied] = {}
+        self._denied: set[tuple[str, str]] = set()
         self._flushing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -109,7 +109,7 @@ class Session:
     ) -> None:
         """Send one message; ``confirm`` waits until the server has it, and raises PermissionDenied if it refuses."""
         self._check()
-        self._denied.pop(("publish", subject.lower()), None)
+        self._denied.discard(("publish", subject.lower()))
         await self._sent(subject, payload, headers, reply)
         if confirm:
             await self.flush()
@@ -165,7 +165,7 @@ class Session:
     async def subscribe(self, subject: str, handler: Handler) -> Subscription:
         """Hear what is sent to a subject, until the session is over. Raises PermissionDenied if it is forbidden."""
         self._check()
-        self._denied.pop(("subscription", subject.lower()), None)
+        self._denied.discard(("subscription", subject.lower()))
         try:
             subscription = await self.client.subscribe(  # pyright: ignore[reportUnknownMemberType]
                 subject, cb=handler
@@ -195,9 +195,10 @@ class Session:
 
     def refused(self, kind: Literal["publish", "subscription"], subject: str) -> None:
         """Raise PermissionDenied where the server has refused this; it has said so by the end of a ``flush``."""
-        reason = self._denied.pop((kind, subject.lower()), None)
-        if reason is not None:
-            raise reason.with_traceback(None)
+        what = (kind, subject.lower())
+        if what in self._denied:
+            self._denied.discard(what)
+            raise forbidden(kind, subject, self.where)
 
     # -- its life, which the connection leads ----------------------------------------------------
 
@@ -240,7 +241,7 @@ class Session:
             raise error
         refused = denial(error)
         if refused is not None:
-            self._deny(refused, error)
+            self._deny(refused)
         elif isinstance(error, errors.SlowConsumerError):
             self.over(RegistryUnavailable("what NATS sent was not heard in time, and some of it was dropped"))
         elif isinstance(error, errors.Error | OSError):
@@ -293,13 +294,12 @@ class Session:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _deny(self, what: tuple[str, str], error: Exception) -> None:
-        reason = PermissionDenied(f"NATS at {self.where}: {str(error).removeprefix('nats: ')}")
-        self._denied[what] = reason
+    def _deny(self, what: tuple[str, str]) -> None:
+        self._denied.add(what)
         log.info("NATS refused", extra={"kind": what[0], "subject": what[1]})
         for listener in tuple(self._listeners.values()):
             if ("publish", listener.subject.lower()) == what:
-                listener.fail(reason)
+                listener.fail(forbidden("publish", listener.subject, self.where))
 
     def _check(self) -> None:
         if self.lost.done():

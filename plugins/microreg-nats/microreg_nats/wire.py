@@ -46,6 +46,12 @@ class NatsClient(Client):
         """What the server has said about itself under this key."""
         return self._server_info.get(key)
 
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether somebody has taken the connection, and not yet said INFO, as a NATS server does at once."""
+        connected = isinstance(self._transport, TcpTransport) and self._transport._bare_io_writer is not None
+        return connected and not self._server_info
+
     def abort(self) -> None:
         """End the connection at once, whatever is still on its way; closing may wait for a peer that is gone."""
         self._pending.clear()
@@ -73,14 +79,6 @@ class NatsClient(Client):
             info["tls_required"] = self._wants_tls
             info.pop("connect_urls", None)
         await super()._process_info(info, initial_connection)
-
-    async def _flush_pending(self, force_flush: bool = False) -> Any:
-        # Where this queue is full nats-py would wait, and swallow a cancellation meanwhile. What is in it is enough
-        # to have everything sent.
-        if self._flush_queue is not None and self._flush_queue.full():
-            await asyncio.sleep(0)
-            return None
-        return await super()._flush_pending(force_flush)
 
     async def _process_pong(self) -> None:
         # Whoever waits for an answer to a ping may have been cancelled; nats-py would stop reading for ever.

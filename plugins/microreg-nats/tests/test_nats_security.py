@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from microreg import ConfigError, Node, PermissionDenied, RegistryUnavailable, Service, Snapshot, connect
+from microreg import (
+    ConfigError,
+    Node,
+    PermissionDenied,
+    RegistryTimeout,
+    RegistryUnavailable,
+    Service,
+    Snapshot,
+    connect,
+)
 from microreg.testing import ServerProcess
 from nats_auth import Key, credentials, operator_config
 from servers import TLS, nats, tls
@@ -48,6 +57,7 @@ def guarded() -> Iterator[ServerProcess]:
         user("program", PROGRAM),
         user("reader", READER),
         user("private", PROGRAM, "_INBOX_private.>"),
+        user("early", [_API + "STREAM.INFO.KV_early"]),
     ]
     with nats(config=f"authorization {{ users: [{', '.join(users)}] }}") as server:
         yield server
@@ -139,7 +149,7 @@ def test_a_bad_key_file_is_named_when_the_registry_is_opened(option: str, conten
     ("url", "expected"),
     [
         ("nats://user@h", "user and password belong together"),
-        ("nats://user:pw@h?token=t", "two ways to say who you are"),
+        ("nats://user:pw@h?token=t", r": user and password and token are two ways to say who you are"),
         ("nats://h?nkey_file=/a&creds_file=/b", "two ways"),
         ("nats://h?ca=/a", "option ca is for TLS; write natss://"),
         ("natss://h?cert=/a", "cert and key belong together"),
@@ -235,7 +245,7 @@ def test_what_is_not_permitted_is_said_at_once(guarded: ServerProcess) -> None:
         async with connect(f"nats://reader:{where}?timeout=60s") as reader, asyncio.timeout(8):
             with pytest.raises(PermissionDenied, match="publish"):
                 await reader.register(SERVICE)
-            with pytest.raises(PermissionDenied, match=r"\$kv.microreg.orders.a"):
+            with pytest.raises(PermissionDenied, match=r"\$KV.microreg.orders.a.*see Permissions"):
                 await reader.deregister(SERVICE)
         async with connect(f"nats://program:{where}?timeout=60s") as program, asyncio.timeout(8):
             with pytest.raises(PermissionDenied, match="payments"):
@@ -243,5 +253,42 @@ def test_what_is_not_permitted_is_said_at_once(guarded: ServerProcess) -> None:
             await program.register(SERVICE)
         await refused(f"nats://private:{where}?timeout=60s", PermissionDenied, "subscription")
         await refused(f"nats://program:{where}?bucket=other&timeout=60s", PermissionDenied, "other")
+
+    run(main())
+
+
+def test_a_bucket_that_is_not_there_and_may_not_be_made_is_said(guarded: ServerProcess) -> None:
+    url = f"nats://early:{SECRET}@127.0.0.1:{guarded.port}?bucket=early&timeout=60s"
+    run(refused(url, PermissionDenied, r"no bucket early yet; .*call once .*\$JS.API.STREAM.CREATE.KV_early"))
+
+
+@pytest.mark.parametrize(("scheme", "plain"), [("natss", "nats"), ("natss-pubsub", "nats-pubsub")])
+def test_who_asks_for_tls_in_vain_is_told_the_scheme_without_it(
+    guarded: ServerProcess, scheme: str, plain: str
+) -> None:
+    async def main() -> None:
+        async with connect(f"{scheme}://admin:{SECRET}@127.0.0.1:{guarded.port}") as registry:
+            with pytest.raises(RegistryUnavailable, match=f"write {plain}://"):
+                await registry.register(SERVICE)
+
+    run(main())
+
+
+@pytest.mark.parametrize("scheme", ["nats", "nats-pubsub"])
+def test_a_port_where_no_nats_server_speaks_first_is_named(guarded: ServerProcess, scheme: str) -> None:
+    async def main() -> None:
+        async with connect(f"{scheme}://127.0.0.1:{guarded.ports[1]}?timeout=1s") as registry:
+            with pytest.raises(RegistryTimeout, match=r"no INFO came: is this a NATS client port \(4222\)"):
+                await registry.register(SERVICE)
+
+    run(main())
+
+
+def test_more_replicas_than_servers_is_said_with_what_to_do(guarded: ServerProcess) -> None:
+    async def main() -> None:
+        url = f"nats://admin:{SECRET}@127.0.0.1:{guarded.port}?bucket=three&replicas=3"
+        async with connect(url) as registry:
+            with pytest.raises(ConfigError, match="option replicas: .* 1 where there is one server"):
+                await registry.register(SERVICE)
 
     run(main())

@@ -196,7 +196,7 @@ def test_a_bucket_that_cannot_expire_is_refused(server: ServerProcess) -> None:
         async with raw_client(server.port) as raw:
             await raw.js.add_stream(StreamConfig(name="KV_plain", subjects=["$KV.plain.>"], max_msgs_per_subject=1))
         async with connect(f"nats://127.0.0.1:{server.port}?bucket=plain") as registry:
-            with pytest.raises(ConfigError, match="nats stream edit KV_plain --allow-msg-ttl"):
+            with pytest.raises(ConfigError, match="KV_plain --allow-msg-ttl --subject-del-.* --allow-direct"):
                 await registry.register(SERVICE)
 
     run(main())

@@ -45,7 +45,7 @@ def _server() -> Iterator[ServerProcess]:
 @pytest.fixture(scope="module", name="guarded")
 def _guarded() -> Iterator[ServerProcess]:
     """A server with the users that the page names."""
-    users = block("A user of its own", "text").replace("$NATS_PASSWORD", PASSWORD)
+    users = block("Permissions", "text").replace("$NATS_PASSWORD", PASSWORD)
     with servers.nats("pubsub-guarded", jetstream=False, config=users) as server:
         yield server
 

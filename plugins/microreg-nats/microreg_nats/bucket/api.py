@@ -21,6 +21,7 @@ _WRONG_SEQUENCE = (10071, 10164)
 _NO_JETSTREAM = (10039, 10076)
 _NO_SUCH_CONFIG = (10052, 10074, 10166, 10165)
 _TOO_LARGE = 10054
+_TOO_FEW_SERVERS = (10005, 10074)
 
 
 class Refused(RegistryUnavailable):
@@ -87,6 +88,8 @@ def _raise(error: Answer, session: Session) -> None:
         raise without_jetstream(session.where, text)
     if code == _TOO_LARGE:
         raise RecordTooLarge(said)
+    if code in _TOO_FEW_SERVERS:
+        said += "; option replicas: at most as many as the cluster has servers, and 1 where there is one server"
     if code in _NO_SUCH_CONFIG:
         raise ConfigError(said)
     if "permission" in text:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TypeVar, cast
 
-from microreg.errors import ConfigError, RecordTooLarge, RegistryUnavailable, Unsupported
+from microreg.errors import ConfigError, PermissionDenied, RecordTooLarge, RegistryUnavailable, Unsupported
 from microreg.url import RegistryURL
 from microreg_nats.bucket.api import Refused, answer, call, number, without_jetstream
 from microreg_nats.bucket.batches import Batches, Found
@@ -208,11 +208,17 @@ class Bucket:
             except Refused as error:
                 if error.reason != otherwise:
                     raise
+            except PermissionDenied as error:
+                if subject != "STREAM.CREATE":
+                    raise
+                raise PermissionDenied(
+                    f"there is no bucket {self.name} yet; let somebody who may make it call once ({error})"
+                ) from None
         return dict(await call(session, f"STREAM.INFO.{self.stream}", {}))
 
     def _check(self, config: dict[str, object]) -> None:
         """Raise ConfigError where the bucket that is there lacks what records need."""
-        for there, what, advice in (
+        needed = (
             (config.get("allow_msg_ttl"), "a time to live for each key", "--allow-msg-ttl"),
             (number(config, "subject_delete_marker_ttl"), "markers of expiry", _MARKERS),
             (config.get("allow_direct"), "direct reads", "--allow-direct"),
@@ -220,12 +226,14 @@ class Bucket:
             (not _drops(config), "refusing what is too much for it: it drops other records", "--discard=new"),
             (config.get("retention", "limits") == "limits", "retention by limits", "--retention=limits"),
             (f"$KV.{self.name}.>" in _subjects(config), "its own keys", f"--subjects='$KV.{self.name}.>'"),
-        ):
-            if not there:
-                raise ConfigError(
-                    f"{self._url}: the bucket {self.name} is there, without {what}: `nats stream edit {self.stream} "
-                    f"{advice}`, or name another one (option bucket), which is then made as it must be"
-                )
+        )
+        missing = [(what, setting) for there, what, setting in needed if not there]
+        if missing:
+            raise ConfigError(
+                f"{self._url}: the bucket {self.name} is there, without {', '.join(what for what, _ in missing)}: "
+                f"`nats stream edit {self.stream} {' '.join(setting for _, setting in missing)}`, "
+                "or name another one (option bucket), which is then made as it must be"
+            )
 
 
 def _config(name: str, replicas: int, storage: str) -> dict[str, object]:
