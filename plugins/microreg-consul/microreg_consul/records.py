@@ -105,6 +105,8 @@ def _foreign(found: _Instance, said: Service) -> Service:
 def _address(host: str, port: object) -> str:
     if port is not None and (type(port) is not int or not 0 <= port < 65536):
         raise InvalidService("its Port is no number from 0 to 65535")
+    if host:
+        lenient_text(host, "its Address")
     if not port:
         return host
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"

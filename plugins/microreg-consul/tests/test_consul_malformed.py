@@ -58,6 +58,7 @@ SKIPPED: dict[str, object] = {
     "a service of the wrong type": {"Service": ["web"], "Node": {}},
     "a node of the wrong type": {"Service": WEB, "Node": "agent-one"},
     "no name": raw(**{**WEB, "Service": ""}),
+    "an address with a new line": raw(**{**WEB, "Address": "10.0.0.1\n"}),
     "a name that cannot be shown": raw(**{**WEB, "Service": "web\n\x1b[2J"}),
     "a name of 300 bytes": raw(**{**WEB, "Service": "w" * 300}),
     "a name of the wrong type": raw(**{**WEB, "Service": 7}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 import pytest
@@ -13,7 +13,7 @@ import microreg
 from consul_store import Raw, record
 from microreg import Node, Registry, Service, Status
 from microreg.catalog import Catalog
-from microreg.errors import RegistryUnavailable
+from microreg.errors import RegistryUnavailable, ServiceNotFound
 from microreg.events import Change, Event, Reason, Snapshot
 from microreg.testing import Proxy, running
 from microreg.testing.virtual import run as run_virtual
@@ -21,6 +21,7 @@ from microreg.watch import Watch
 from microreg_consul.client import Client
 from microreg_consul.health import Check, checked
 from microreg_consul.queries import answers
+from microreg_consul.transport import Transport
 from servers import consul
 from support import run, wait_until
 
@@ -328,6 +329,43 @@ def test_many_names_share_few_connections() -> None:
                 assert (await changed(events, name)).reason is Reason.DEREGISTERED
 
     run(main(), 50)
+
+
+def test_what_a_watch_reads_first_and_that_there_is_nothing_are_what_the_servers_agree_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server that has restarted may answer before it has read its log again."""
+    asked: list[str] = []
+    uri = Transport.uri
+
+    def noted(self: Transport, path: str, params: Sequence[tuple[str, object]] | None = None) -> str:
+        asked.append(uri(self, path, params))
+        return asked[-1]
+
+    def taken() -> list[str]:
+        paths = [each.rpartition("/")[2] for each in asked if "/v1/health/service/" in each]
+        asked.clear()
+        return paths
+
+    monkeypatch.setattr(Transport, "uri", noted)
+
+    async def main() -> None:
+        async with opened() as (registry, _):
+            with pytest.raises(ServiceNotFound):
+                await registry.get_service("agreed")
+            assert taken() == ["agreed", "agreed?consistent"]
+            await registry.register(record("agreed", "a"))
+            async with registry.watch("agreed") as events:
+                await started(events)
+                await wait_until(lambda: len(asked) > 1)
+                first, second, *_ = taken()
+                assert first == "agreed?consistent"
+                assert second.startswith("agreed?index=")
+            await registry.get_service("agreed")
+            assert "agreed" in taken()
+            await registry.deregister(record("agreed", "a"))
+
+    run(main())
 
 
 def test_watches_of_one_name_share_a_query_also_when_they_follow_each_other() -> None:

@@ -241,5 +241,3 @@ def _check_seed(seed: str, path: Path, name: str) -> None:
         nkeys.from_seed(bytearray(seed.encode())).wipe()  # pyright: ignore[reportUnknownMemberType]
     except Exception:  # of many classes; what they say may quote the seed
         raise ConfigError(f"option {name}: {path} holds no seed of an nkey, which begins with SU") from None
-
-

@@ -307,11 +307,14 @@ class Session:
 
 
 def status(message: Msg) -> str:
-    """The status that a message has instead of being one; empty for a real one."""
-    return (message.headers or {}).get("Status", "")
+    """The status that a message has instead of being one; empty for a real one.
+
+    What others have stored may have any header: the server says which message that is.
+    """
+    headers = message.headers or {}
+    is_stored = "Nats-Sequence" in headers or message.reply.startswith("$JS.ACK.")
+    return "" if is_stored else headers.get("Status", "")
 
 
 def _first(_: Msg) -> bool:
     return True
-
-

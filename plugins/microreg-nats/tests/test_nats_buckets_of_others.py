@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ import pytest
 
 from microreg import Node, Service, connect
 from microreg.catalog import Catalog
+from microreg.codec import encode
 from microreg.errors import ConfigError, RegistryUnavailable
 from microreg.testing import ServerProcess
 from microreg_nats.bucket import feed
@@ -148,3 +150,47 @@ def test_who_is_due_when() -> None:
 def test_which_message_of_its_consumer_it_is(reply: str, number: int) -> None:
     """By the older form of the subject and by the newer one; what others send to us is none, and no surprise."""
     assert feed._delivered(reply) == number
+
+
+@pytest.mark.parametrize("value", [b"", encode(Service("orders", "2", nodes=[Node("10.0.0.8:80", id="theirs")]))])
+@pytest.mark.parametrize("status", ["503", "404", "408", "409"])
+def test_a_stored_message_that_looks_like_a_status_is_none(server: ServerProcess, status: str, value: bytes) -> None:
+    """Neither does it end an answer, nor a watch."""
+
+    async def main() -> None:
+        bucket = f"status-{status}-{len(value)}"
+        url = f"nats://127.0.0.1:{server.port}?bucket={bucket}"
+        theirs = {"theirs"} if value else set[str]()
+        async with connect(url) as writer, connect(url) as reader, reader.watch("orders") as events:
+            catalog = Catalog()
+            catalog.apply(await anext(events))
+            async with raw_client(server.port, bucket) as client:
+                headers = {"Status": status, "Nats-Pending-Messages": "x", "Nats-UpTo-Sequence": "x"}
+                await client.js.publish(client.keys.subject("orders", "theirs"), value, headers=headers)
+            await writer.register(SERVICE)
+            while ids(catalog.services("orders")) != theirs | {"a"}:
+                catalog.apply(await anext(events))
+            assert events.state == "live"
+            assert ids(await reader.get_service("orders")) == theirs | {"a"}
+
+    run(main())
+
+
+def test_two_that_write_the_same_node_as_fast_as_they_can_both_get_through(server: ServerProcess) -> None:
+    async def main() -> None:
+        url = f"nats://127.0.0.1:{server.port}?bucket=contended"
+        async with connect(url) as one, connect(url) as other:
+            await asyncio.gather(
+                *(
+                    registry.register(Service("orders", "1", nodes=[Node(f"10.0.0.{number}:80", id="a")]))
+                    for number in range(40)
+                    for registry in (one, other)
+                )
+            )
+            assert ids(await one.get_service("orders")) == {"a"}
+
+    run(main())
+
+
+def ids(services: tuple[Service, ...]) -> set[str]:
+    return {node.id for service in services for node in service.nodes}

@@ -137,5 +137,3 @@ class NatsRegistry(Registry):
         if self._opened is None:
             raise RegistryClosed(f"{self.url} is not open")
         return self._opened
-
-

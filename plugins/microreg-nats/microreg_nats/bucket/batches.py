@@ -28,6 +28,7 @@ class Found:
     values: dict[str, bytes] = field(default_factory=dict[str, bytes])
     up_to: int = 0
     headers: dict[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
+    """What was written with each value."""
 
     def take(self, messages: Sequence[Msg]) -> int:
         """Add what is in a piece; the sequence of its last message. What was renewed meanwhile comes again, later."""

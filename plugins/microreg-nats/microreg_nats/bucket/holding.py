@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -21,7 +22,9 @@ __all__ = ["Holdings"]
 
 log = logging.getLogger("microreg.nats")
 
-_ATTEMPTS = 5
+_ATTEMPTS = 16
+_APART = 0.001
+_LONGEST = 0.05
 _FEW = 64
 _FORGET = 60.0
 
@@ -52,6 +55,7 @@ class Holdings:
         self._bucket = bucket
         self._held: dict[str, _Holding] = {}
         self._limit = _FEW
+        self._rng = random.Random()
         self._time = asyncio.get_running_loop().time
 
     def __len__(self) -> int:
@@ -78,7 +82,7 @@ class Holdings:
 
     async def _settle(self, subject: str, held: _Holding, write: Callable[[int], Awaitable[int]]) -> None:
         """Write on the condition that the subject is as it was last seen; look and write again where it is not."""
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             try:
                 held.revision = await write(held.revision)
                 return
@@ -86,6 +90,8 @@ class Holdings:
                 if held.revision == 0 and error.last is not None:
                     held.revision = error.last
                     continue
+            if attempt:  # somebody writes as fast as we do: not in step with us
+                await asyncio.sleep(self._rng.uniform(0, min(_APART * 2.0**attempt, _LONGEST)))
             held.revision, found = await self._bucket.last(subject)
             if found not in (None, held.value, held.sent) and held.value is not None and not held.warned:
                 held.warned = True

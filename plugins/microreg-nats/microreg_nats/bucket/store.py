@@ -52,6 +52,7 @@ class Store:
             due = Due(asyncio.get_running_loop().time)
             for subject, headers in found.headers.items():
                 due.lives(subject, headers)
+            found.headers.clear()
             async with feed(opened.session, self.bucket.stream, filter, found.up_to + 1, due.check) as changes:
                 await self.bucket.confirm(opened)
                 yield found.values, _changed(changes, due)
