@@ -150,6 +150,11 @@ class _Wakeup:
         writer.close()
         self._ours = None
 
+    def __del__(self) -> None:
+        """Where the place was never given back, the loop is gone now, and nobody passes on any more."""
+        for each in self._ours or ():
+            each.close()
+
     def _pass_on(self) -> None:
         assert self._ours is not None
         with suppress(OSError):  # nothing there, or the loop of these signals is gone
