@@ -56,11 +56,16 @@ def is_ours(checks: Iterable[Check]) -> bool:
 def alive(checks: Sequence[Check]) -> bool:
     """Whether nothing has expired: of the TTL checks one at least is not critical, and the agent is there.
 
-    There are two of them for a moment when a record changes, the old one and the new one.
+    Of ours the newest counts: one that was replaced may stay in the catalog for a while, as it last was, since the
+    agent takes it away there in its own time.
     """
     if any(check.get("CheckID") == _AGENT and _is_critical(check) for check in checks):
         return False
     deadlines = [check for check in checks if _is_deadline(check)]
+    ours = [check for check in deadlines if check.get("Name") == _TTL]
+    if len(ours) > 1:
+        newest = max(ours, key=_index)
+        deadlines = [check for check in deadlines if check is newest or check.get("Name") != _TTL]
     return not deadlines or not all(map(_is_critical, deadlines))
 
 
@@ -102,6 +107,12 @@ def _is_deadline(check: Check) -> bool:
     """Whether somebody has to renew it. Before Consul 1.7 nothing tells which checks these are."""
     kind = text(check, "Type") or ("ttl" if text(check, "CheckID").startswith("service:") else "")
     return kind == "ttl" and check.get("Name") != _STATUS
+
+
+def _index(check: Check) -> int:
+    """When the catalog heard of it last."""
+    index = check.get("ModifyIndex")
+    return index if isinstance(index, int) else 0
 
 
 def _is_critical(check: Check) -> bool:
