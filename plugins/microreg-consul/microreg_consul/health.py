@@ -62,10 +62,8 @@ def alive(checks: Sequence[Check]) -> bool:
     if any(check.get("CheckID") == _AGENT and _is_critical(check) for check in checks):
         return False
     deadlines = [check for check in checks if _is_deadline(check)]
-    ours = [check for check in deadlines if check.get("Name") == _TTL]
-    if len(ours) > 1:
-        newest = max(ours, key=_index)
-        deadlines = [check for check in deadlines if check is newest or check.get("Name") != _TTL]
+    newest = max((_index(check) for check in deadlines if check.get("Name") == _TTL), default=0)
+    deadlines = [check for check in deadlines if check.get("Name") != _TTL or _index(check) == newest]
     return not deadlines or not all(map(_is_critical, deadlines))
 
 
