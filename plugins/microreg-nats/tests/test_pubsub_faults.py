@@ -62,8 +62,8 @@ class Fleet:
             await follower.until(partial(_agrees, wanted), bound)
         async with connect(server.port) as fresh:
             for name in NAMES:
-                ids = {node.id for each in await found(fresh, name) for node in each.nodes}
-                assert ids == {id for each, id, _ in wanted if each == name}
+                ids = {id for each, id, _ in wanted if each == name}
+                await _finds(fresh, name, ids, bound)
         assert self.live()
 
     def live(self) -> bool:
@@ -76,6 +76,14 @@ class Fleet:
     def describe(self) -> str:
         watches = [(each.watch.state, each.watch.error) for each in self.followers]
         return f"{[each for each in self.announcements if each.state is not State.LIVE]} {watches}"
+
+
+async def _finds(registry: Registry, name: str, ids: set[str], bound: float) -> None:
+    await wait_until(lambda: _has(registry, name, ids), timeout=bound, what=f"{name}: {ids}")
+
+
+async def _has(registry: Registry, name: str, ids: set[str]) -> bool:
+    return {node.id for each in await found(registry, name) for node in each.nodes} == ids
 
 
 def _agrees(wanted: set[tuple[str, str, str | None]], follower: Follower) -> bool:
