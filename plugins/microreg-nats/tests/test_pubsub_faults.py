@@ -79,11 +79,9 @@ class Fleet:
 
 
 async def _finds(registry: Registry, name: str, ids: set[str], bound: float) -> None:
-    await wait_until(lambda: _has(registry, name, ids), timeout=bound, what=f"{name}: {ids}")
-
-
-async def _has(registry: Registry, name: str, ids: set[str]) -> bool:
-    return {node.id for each in await found(registry, name) for node in each.nodes} == ids
+    async with asyncio.timeout(bound):  # each answer takes until it has settled
+        while {node.id for each in await found(registry, name) for node in each.nodes} != ids:
+            pass
 
 
 def _agrees(wanted: set[tuple[str, str, str | None]], follower: Follower) -> bool:
