@@ -47,6 +47,8 @@ class Overview(Feed):
         """The names to read again."""
         self._foreign: set[str] = set()
         """The names under which others have registered something."""
+        self._ahead: set[str] = set()
+        """The names of which more was read than the query of checks has told yet."""
         self._wake, self._moved = asyncio.Event(), asyncio.Event()
         self._took = 0.0
         super().__init__(client, records, rng, over)
@@ -55,7 +57,7 @@ class Overview(Feed):
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow(self._services, self._see_services), name="microreg consul names")
-                group.create_task(self._follow(self._client.checks, self._see_checks), name="microreg consul checks")
+                group.create_task(self._follow(self._checks, self._see_checks), name="microreg consul checks")
                 group.create_task(self._sweep(), name="microreg consul sweep")
                 group.create_task(self._read(), name="microreg consul reading")
         except BaseExceptionGroup as errors:
@@ -72,22 +74,23 @@ class Overview(Feed):
             self._moved.set()
         return found, services
 
+    async def _checks(self, index: int, wait: float) -> tuple[int, list[Check]]:
+        found, checks = await self._client.checks(index, wait)
+        if found != index and self._ahead:  # what was read may be gone again, and this answer the same as before
+            self._dirty |= self._ahead
+            self._ahead.clear()
+            self._wake.set()
+        return found, checks
+
     def _see_services(self, services: Mapping[str, Iterable[str]]) -> None:
         self._compare("services", {name: frozenset(tags) for name, tags in services.items()})
 
     def _see_checks(self, checks: Iterable[Check]) -> None:
-        marks: defaultdict[str, set[object]] = defaultdict(set)
-        agents: set[object] = set()
-        for check in checks:
-            mark = text(check, "Node"), text(check, "CheckID"), text(check, "Status")
-            if name := text(check, "ServiceName"):
-                marks[name].add((*mark, check.get("ModifyIndex")))
-            else:
-                agents.add(mark)
+        marks, agents = _marked(checks)
         if agents != self._agents:  # it is all services of an agent that are gone, or back
             self._agents = frozenset(agents)
             self._dirty.update(*self._marks.values())
-        self._compare("checks", {name: frozenset(marked) for name, marked in marks.items()})
+        self._compare("checks", marks)
 
     def _compare(self, query: str, marks: Marks) -> None:
         before = self._marks.get(query, {})
@@ -124,6 +127,9 @@ class Overview(Feed):
         for name in names:
             _, entries = await self._client.entries(name)
             Standing(name, entries, self._records).enter(self.catalog)
+            marks, _ = _marked(check for entry in entries for check in checks_of(entry))
+            if marks.get(name) != self._marks["checks"].get(name):
+                self._ahead.add(name)
             if all(is_ours(checks_of(entry)) for entry in entries):
                 self._foreign.discard(name)
             else:
@@ -131,6 +137,19 @@ class Overview(Feed):
 
     def __str__(self) -> str:
         return "all names"
+
+
+def _marked(checks: Iterable[Check]) -> tuple[Marks, set[object]]:
+    """The marks of the services that have these checks, and those of agents."""
+    marks: defaultdict[str, set[object]] = defaultdict(set)
+    agents: set[object] = set()
+    for check in checks:
+        mark = text(check, "Node"), text(check, "CheckID"), text(check, "Status")
+        if name := text(check, "ServiceName"):
+            marks[name].add((*mark, check.get("ModifyIndex")))
+        else:
+            agents.add(mark)
+    return {name: frozenset(marked) for name, marked in marks.items()}, agents
 
 
 def _first(error: BaseException) -> BaseException:
