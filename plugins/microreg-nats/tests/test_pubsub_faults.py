@@ -62,8 +62,8 @@ class Fleet:
             await follower.until(partial(_agrees, wanted), bound)
         async with connect(server.port) as fresh:
             for name in NAMES:
-                ids = {id for each, id, _ in wanted if each == name}
-                await _finds(fresh, name, ids, bound)
+                ids = {node.id for each in await found(fresh, name) for node in each.nodes}
+                assert ids == {id for each, id, _ in wanted if each == name}
         assert self.live()
 
     def live(self) -> bool:
@@ -76,12 +76,6 @@ class Fleet:
     def describe(self) -> str:
         watches = [(each.watch.state, each.watch.error) for each in self.followers]
         return f"{[each for each in self.announcements if each.state is not State.LIVE]} {watches}"
-
-
-async def _finds(registry: Registry, name: str, ids: set[str], bound: float) -> None:
-    async with asyncio.timeout(bound):  # each answer takes until it has settled
-        while {node.id for each in await found(registry, name) for node in each.nodes} != ids:
-            pass
 
 
 def _agrees(wanted: set[tuple[str, str, str | None]], follower: Follower) -> bool:
@@ -180,6 +174,23 @@ def test_everything_is_well_again_and_nobody_was_said_to_be_gone_after(
             assert one.deletes() == []
 
     run(main(), timeout=55)
+
+
+def test_a_node_is_answered_for_a_whole_ttl_from_when_the_register_was_accepted() -> None:
+    """The server stood still for longer than the ttl meanwhile."""
+
+    async def main() -> None:
+        async with connect(proxy.port) as registry, connect(server.port) as reader:
+            await registry.register(record("greeter", "before"), ttl=60)
+            async with faults.frozen():
+                registering = asyncio.create_task(registry.register(record("greeter", "late"), ttl=1))
+                await asyncio.sleep(1.5)
+                assert not registering.done()
+            await registering
+            (service,) = await reader.get_service("greeter")
+            assert {node.id for node in service.nodes} == {"before", "late"}
+
+    run(main(), timeout=40)
 
 
 def test_two_hundred_nodes_stay_while_the_server_restarts_twice() -> None:

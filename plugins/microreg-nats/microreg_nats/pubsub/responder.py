@@ -32,11 +32,12 @@ Key = tuple[str, str]
 
 @dataclass(slots=True)
 class _Own:
-    """A node of ours: until when it is told, in ``loop.time()``, and in which session it was told last."""
+    """A node of ours: until when it is told, in ``loop.time()``, in which session last, and if that time ran out."""
 
     record: Service
     expires: float
     told: int
+    lapsed: bool = False
 
 
 class Responder:
@@ -80,12 +81,13 @@ class Responder:
         _check_size(record, len(message), session.client.max_payload)
         await self._listen(session, record.name)
         before = self._own(record)
-        self._keep(record, ttl, session)
+        own = self._keep(record, ttl, session)
         try:
             await session.publish(self._subjects.of(REGISTER, record.name), message, confirm=True)
         except PermissionDenied:
             self._drop(record)
             raise
+        await self._confirmed(own, ttl, session)
         if before is not None and before.record.nodes[0].address != record.nodes[0].address:
             await self._moved(session, before.record)
 
@@ -102,12 +104,21 @@ class Responder:
     def _own(self, record: Service) -> _Own | None:
         return self._names.get(record.name, {}).get(record.nodes[0].id)
 
-    def _keep(self, record: Service, ttl: float, session: Session) -> None:
+    def _keep(self, record: Service, ttl: float, session: Session) -> _Own:
         expires = self._loop.time() + ttl
-        self._names.setdefault(record.name, {})[record.nodes[0].id] = _Own(record, expires, session.generation)
+        own = _Own(record, expires, session.generation)
+        self._names.setdefault(record.name, {})[record.nodes[0].id] = own
         self._expiry.set((record.name, record.nodes[0].id), expires)
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="microreg nats-pubsub answers")
+        return own
+
+    async def _confirmed(self, own: _Own, ttl: float, session: Session) -> None:
+        """Only now has anybody heard it, after as long as the server stood still: the ttl counts from here."""
+        now = self._own(own.record)
+        if now is own or (now is None and own.lapsed):
+            self._keep(own.record, ttl, session)
+            await self._listen(session, own.record.name)
 
     def _drop(self, record: Service) -> _Own | None:
         name, id = record.name, record.nodes[0].id
@@ -121,7 +132,9 @@ class Responder:
 
     def _lapse(self, key: Key) -> None:
         """Not renewed in time. Listeners know when that is; the next ping finds nobody."""
-        self._drop(self._names[key[0]][key[1]].record)
+        own = self._names[key[0]][key[1]]
+        own.lapsed = True
+        self._drop(own.record)
 
     # -- what we say -------------------------------------------------------------------------------
 
