@@ -50,6 +50,21 @@ def test_live_at_once_renewed_and_gone_at_the_end() -> None:
     run(main())
 
 
+def test_a_store_that_answers_late_is_renewed_before_its_ttl_ends() -> None:
+    class Late(Store):
+        async def register(self, service: Service, *, ttl: float = 15.0) -> None:
+            await super().register(service, ttl=ttl)
+            await asyncio.sleep(2.2)
+
+    async def main() -> None:
+        async with Checked(Late()) as registry, watched(registry) as seen:
+            async with greeter(registry, ttl=3):
+                await asyncio.sleep(60)
+                assert [action for action, _, _ in told(seen)] == [Action.CREATE]
+
+    run(main())
+
+
 def test_the_interval_between_renewals_can_be_told() -> None:
     asked: list[float] = []
 

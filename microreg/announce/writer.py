@@ -63,6 +63,7 @@ class Writer:
         self._rng = rng or random.Random()
         self._was_live = False
         self._writing = False
+        self._began = 0.0
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._waiting: list[_Attempt] = []
@@ -146,6 +147,7 @@ class Writer:
     async def _attempt(self) -> bool:
         """One check and one write; whether the next is due as planned."""
         answered = await self._ask()
+        self._began = asyncio.get_running_loop().time()
         self._changed.clear()
         covered, self._waiting = self._waiting, []
         try:
@@ -206,9 +208,13 @@ class Writer:
                 await self._changed.wait()
 
     def _until_renewal(self) -> float:
-        """The interval ± 10 %, up to a moment that others of this loop renew at too: they wake it together."""
-        now, grid = asyncio.get_running_loop().time(), self.interval / 100
-        return math.ceil((now + self.interval * self._rng.uniform(0.9, 1.09)) / grid) * grid - now
+        """The interval ± 10 %, up to a moment that others of this loop renew at too: they wake it together.
+
+        It counts from when the last write began, as the ttl may do in the store.
+        """
+        grid = self.interval / 100
+        due = math.ceil((self._began + self.interval * self._rng.uniform(0.9, 1.09)) / grid) * grid
+        return max(_FLOOR, due - asyncio.get_running_loop().time())
 
     def _backoff(self, failures: int) -> float:
         """Full jitter. On average never rarer than renewals: a fleet that asks for its store is no more than its load.
