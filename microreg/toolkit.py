@@ -19,11 +19,24 @@ from microreg import codec
 from microreg.arguments import shown
 from microreg.errors import ConfigError, InvalidService, RegistryTimeout
 from microreg.events import Event, Snapshot
+from microreg.holdings import Holding, Holdings
 from microreg.model import Service
 from microreg.process import end, in_child
 from microreg.url import RegistryURL
 
-__all__ = ["Deadlines", "Serial", "decode_all", "end", "in_child", "in_thread", "local_path", "poll"]
+__all__ = [
+    "Deadlines",
+    "Holding",
+    "Holdings",
+    "Serial",
+    "decode_all",
+    "end",
+    "in_child",
+    "in_thread",
+    "local_path",
+    "poll",
+    "resolves",
+]
 
 log = logging.getLogger("microreg.toolkit")
 
@@ -59,6 +72,16 @@ async def poll(
             raise RegistryTimeout(f"the store was not read within {patience:g} s") from error
         yield Snapshot(services)
         await asyncio.sleep(max(_SHORTEST, interval * random_source.uniform(0.9, 1.1)))
+
+
+async def resolves(host: str, patience: float = 3.0) -> bool:
+    """Whether a host name is known here, or is an address, as far as is told within ``patience`` seconds."""
+    try:
+        async with asyncio.timeout(patience):
+            await asyncio.get_running_loop().getaddrinfo(host, None)
+    except (OSError, UnicodeError):  # TimeoutError is an OSError
+        return False
+    return True
 
 
 async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -22,7 +22,7 @@ from microreg.errors import ConfigError, RegistryTimeout, RegistryUnavailable
 from microreg.events import Change, Reason, Snapshot
 from microreg.model import Service
 from microreg.testing.virtual import VirtualLoop
-from microreg.toolkit import Deadlines, Serial, decode_all, in_thread, local_path, poll
+from microreg.toolkit import Deadlines, Holding, Holdings, Serial, decode_all, in_thread, local_path, poll
 from microreg.url import RegistryURL
 from microreg.watch import Watch
 from strategies import record
@@ -346,5 +346,52 @@ def test_a_deadline_in_the_past_is_due_at_once() -> None:
         assert due == ["late"]
         deadlines.close()
         deadlines.close()
+
+    run(main())
+
+
+class Note(Holding):
+    text = ""
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.text
+
+
+def test_one_caller_at_a_time_holds_a_node_and_what_is_empty_is_forgotten() -> None:
+    async def main() -> None:
+        held: Holdings[str, Note] = Holdings(Note)
+        seen: list[str] = []
+
+        async def add(text: str, seconds: float) -> None:
+            async with held.hold("n1") as note:
+                before = note.text
+                await asyncio.sleep(seconds)
+                note.text = before + text
+                seen.append(note.text)
+
+        calls = [asyncio.create_task(add(text, 1)) for text in "abc"]
+        await asyncio.sleep(0.5)
+        calls[1].cancel()
+        await asyncio.wait(calls)
+        assert seen == ["a", "ac"] and len(held) == 1
+        async with held.hold("n1") as note, held.hold("n2"):
+            note.text = ""
+        assert len(held) == 0
+
+    run(main())
+
+
+def test_what_expired_is_forgotten_while_others_come() -> None:
+    async def main() -> None:
+        held: Holdings[int, Note] = Holdings(Note)
+        loop = asyncio.get_running_loop()
+        for number in range(10_000):  # one a second, each for ten
+            async with held.hold(number) as note:
+                note.text, note.until = "there", loop.time() + 10
+            await asyncio.sleep(1)
+        assert len(held) < 200
+        async with held.hold(9_999) as note:
+            assert note.text == "there"
 
     run(main())

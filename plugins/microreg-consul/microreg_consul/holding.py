@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
+from microreg import toolkit
 from microreg.errors import RegistryUnavailable
 from microreg.model import Service, Status
+from microreg.toolkit import Holding
 from microreg_consul.client import Client
 from microreg_consul.health import checks_to_register
 from microreg_consul.layouts import Layout
@@ -15,24 +16,23 @@ from microreg_consul.layouts import Layout
 __all__ = ["Holdings"]
 
 _ATTEMPTS = 3
-_FEW = 64
-_FORGET = 60.0
 
 
-class _Holding:
+class _Holding(Holding):
     """One node, as it was last written."""
 
-    __slots__ = ("check", "lock", "record", "ttl", "until", "users")
+    __slots__ = ("check", "record", "ttl")
 
     def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.users = 0
-        """How many calls have it, or wait for it."""
+        super().__init__()
         self.record: Service | None = None
         """What the agent has; None where that is not known."""
         self.ttl = 0.0
         self.check = ""
-        self.until = 0.0
+
+    @property
+    def is_empty(self) -> bool:
+        return self.record is None
 
 
 class Holdings:
@@ -41,8 +41,7 @@ class Holdings:
     def __init__(self, client: Client, layout: Layout) -> None:
         self._client = client
         self._layout = layout
-        self._held: dict[str, _Holding] = {}
-        self._limit = _FEW
+        self._nodes: toolkit.Holdings[str, _Holding] = toolkit.Holdings(_Holding)
         self._time = asyncio.get_running_loop().time
 
     async def write(self, record: Service, ttl: float) -> None:
@@ -80,26 +79,5 @@ class Holdings:
         """Whether the check is in place, and begins anew."""
         return await self._client.renew(check, warning=record.nodes[0].status is Status.WARNING)
 
-    @asynccontextmanager
-    async def _holding(self, record: Service) -> AsyncGenerator[_Holding]:
-        """What is held of this node, while nobody else has it; forgotten afterwards where nothing is."""
-        key = self._layout.service_id(record.name, record.nodes[0].id)
-        held = self._held.get(key)
-        if held is None:
-            if len(self._held) >= self._limit:
-                self._prune()
-            held = self._held[key] = _Holding()
-        held.users += 1
-        try:
-            async with held.lock:
-                yield held
-        finally:
-            held.users -= 1
-            if not held.users and held.record is None:
-                del self._held[key]
-
-    def _prune(self) -> None:
-        """Forget the nodes that expired long ago."""
-        now = self._time()
-        self._held = {key: held for key, held in self._held.items() if held.users or held.until + _FORGET > now}
-        self._limit = max(_FEW, 2 * len(self._held))
+    def _holding(self, record: Service) -> AbstractAsyncContextManager[_Holding]:
+        return self._nodes.hold(self._layout.service_id(record.name, record.nodes[0].id))

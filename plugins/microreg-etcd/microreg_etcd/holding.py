@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Coroutine
+from contextlib import suppress
 
+from microreg import toolkit
 from microreg.errors import RegistryUnavailable
-from microreg.toolkit import end
+from microreg.toolkit import Holding, end
 from microreg_etcd.client import Client
 from microreg_etcd.endpoints import Endpoint
 from microreg_etcd.failures import LeaseLost
@@ -24,19 +25,16 @@ __all__ = ["Holdings"]
 log = logging.getLogger("microreg.etcd")
 
 _ATTEMPTS = 5
-_FEW = 64
 _FORGET = 60.0
 
 
-class _Holding:
+class _Holding(Holding):
     """One node: its record as it was last written, and the leases of this generation."""
 
-    __slots__ = ("busy", "checked", "lease", "leases", "lock", "revision", "ttl", "until", "users", "value", "warned")
+    __slots__ = ("busy", "checked", "lease", "leases", "revision", "ttl", "value", "warned")
 
     def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.users = 0
-        """How many calls have it, or wait for it."""
+        super().__init__()
         self.value: bytes | None = None
         """What stands in the store; None where that is not known."""
         self.revision = 0
@@ -47,11 +45,14 @@ class _Holding:
         """Whether others had written when it was last renewed."""
         self.ttl = 0
         """What the lease was asked for, in seconds; 0: the next write needs another lease."""
-        self.until = 0.0
         self.lease = 0
         self.leases: dict[int, float] = {}
         """When they expire at the latest; those before the one in use may be named by a write on its way."""
         self.warned = False
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.leases
 
 
 class Holdings:
@@ -59,18 +60,19 @@ class Holdings:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._held: dict[bytes, _Holding] = {}
-        self._limit = _FEW
+        self._nodes: toolkit.Holdings[bytes, _Holding] = toolkit.Holdings(_Holding)
         self._time = asyncio.get_running_loop().time
+        self.raised: tuple[int, int] | None = None
+        """Seconds that were asked for, and those that the server has granted, where these were more."""
 
     def __len__(self) -> int:
         """How many nodes are remembered: those that are held, and a few that have expired."""
-        return len(self._held)
+        return len(self._nodes)
 
     async def write(self, key: bytes, value: bytes, ttl: float) -> None:
         """Put the record, or renew its lease where it is in place. ``ttl`` is rounded up to whole seconds."""
         seconds = math.ceil(ttl)
-        async with self._holding(key) as held:
+        async with self._nodes.hold(key) as held:
             held.until = self._time() + seconds
             fresh = held.ttl != seconds
             if fresh or held.value != value:
@@ -80,7 +82,7 @@ class Holdings:
 
     async def withdraw(self, key: bytes) -> None:
         """Revoke every lease of this generation, and take away the record, whoever wrote it."""
-        async with self._holding(key) as held:
+        async with self._nodes.hold(key) as held:
             # A revocation that is applied late must not find a newer generation on that lease.
             held.value, held.ttl = None, 0
             ours = frozenset(held.leases)
@@ -165,6 +167,8 @@ class Holdings:
         now = self._time()
         held.leases = {known: until for known, until in held.leases.items() if until + _FORGET > now}
         held.leases[answer.ID] = now + answer.TTL
+        if answer.TTL > ttl:
+            self.raised = ttl, answer.TTL
         held.lease, held.ttl = answer.ID, ttl
 
     def _drop_lease(self, held: _Holding) -> None:
@@ -190,29 +194,6 @@ class Holdings:
         for result in await asyncio.gather(*calls, return_exceptions=True):
             if result is not None:
                 raise result
-
-    @asynccontextmanager
-    async def _holding(self, key: bytes) -> AsyncGenerator[_Holding]:
-        """What is held at this key, while nobody else has it; forgotten afterwards where nothing is."""
-        held = self._held.get(key)
-        if held is None:
-            if len(self._held) >= self._limit:
-                self._prune()
-            held = self._held[key] = _Holding()
-        held.users += 1
-        try:
-            async with held.lock:
-                yield held
-        finally:
-            held.users -= 1
-            if not held.users and not held.leases:
-                del self._held[key]
-
-    def _prune(self) -> None:
-        """Forget the nodes that expired long ago."""
-        now = self._time()
-        self._held = {key: held for key, held in self._held.items() if held.users or held.until + _FORGET > now}
-        self._limit = max(_FEW, 2 * len(self._held))
 
 
 def _range(endpoint: Endpoint) -> rpc.UnaryCall[rpc.RangeRequest, rpc.RangeResponse]:

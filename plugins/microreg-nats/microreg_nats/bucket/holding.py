@@ -11,10 +11,11 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 
+from microreg import toolkit
 from microreg.errors import RegistryUnavailable
+from microreg.toolkit import Holding
 from microreg_nats.bucket.api import WrongSequence
 from microreg_nats.bucket.stream import Bucket
 
@@ -25,27 +26,26 @@ log = logging.getLogger("microreg.nats")
 _ATTEMPTS = 16
 _APART = 0.001
 _LONGEST = 0.05
-_FEW = 64
-_FORGET = 60.0
 
 
-class _Holding:
+class _Holding(Holding):
     """One node: its record as it was last written, and where in the stream."""
 
-    __slots__ = ("lock", "revision", "sent", "until", "users", "value", "warned")
+    __slots__ = ("revision", "sent", "value", "warned")
 
     def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.users = 0
-        """How many calls have it, or wait for it."""
+        super().__init__()
         self.revision = 0
         """Of the last message that was seen at the key; 0: none was."""
         self.value: bytes | None = None
         """What stands there as far as is known."""
         self.sent: bytes | None = None
         """What was sent and may have been written, though no answer came."""
-        self.until = 0.0
         self.warned = False
+
+    @property
+    def is_empty(self) -> bool:
+        return self.value is self.sent is None
 
 
 class Holdings:
@@ -53,19 +53,18 @@ class Holdings:
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
-        self._held: dict[str, _Holding] = {}
-        self._limit = _FEW
+        self._nodes: toolkit.Holdings[str, _Holding] = toolkit.Holdings(_Holding)
         self._rng = random.Random()
         self._time = asyncio.get_running_loop().time
 
     def __len__(self) -> int:
         """How many nodes are remembered: those that are held, and a few that have expired."""
-        return len(self._held)
+        return len(self._nodes)
 
     async def write(self, subject: str, value: bytes, ttl: float) -> None:
         """Put the record, for ``ttl`` seconds, rounded up to whole ones."""
         seconds = math.ceil(ttl)
-        async with self._holding(subject) as held:
+        async with self._nodes.hold(subject) as held:
             held.until = self._time() + seconds
             held.sent = value
             await self._settle(
@@ -75,7 +74,7 @@ class Holdings:
 
     async def withdraw(self, subject: str) -> None:
         """Take away the record, whoever wrote it. A marker stays for a while, also where there was none."""
-        async with self._holding(subject) as held:
+        async with self._nodes.hold(subject) as held:
             held.until = 0.0
             await self._settle(subject, held, lambda revision: self._bucket.withdraw(subject, revision))
             held.value = held.sent = None
@@ -100,28 +99,3 @@ class Holdings:
                     subject,
                 )
         raise RegistryUnavailable(f"{subject} was changed by others each time it was written")
-
-    @asynccontextmanager
-    async def _holding(self, subject: str) -> AsyncGenerator[_Holding]:
-        """What is held at this subject, while nobody else has it; forgotten afterwards where nothing is."""
-        held = self._held.get(subject)
-        if held is None:
-            if len(self._held) >= self._limit:
-                self._prune()
-            held = self._held[subject] = _Holding()
-        held.users += 1
-        try:
-            async with held.lock:
-                yield held
-        finally:
-            held.users -= 1
-            if not held.users and held.value is held.sent is None:
-                del self._held[subject]
-
-    def _prune(self) -> None:
-        """Forget the nodes that expired long ago."""
-        now = self._time()
-        self._held = {
-            subject: held for subject, held in self._held.items() if held.users or held.until + _FORGET > now
-        }
-        self._limit = max(_FEW, 2 * len(self._held))
