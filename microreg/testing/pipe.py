@@ -154,7 +154,10 @@ class Connection:
             return
         client = self._ends[0]
         self._down.leaks = True
-        client.write_eof()
+        try:
+            client.write_eof()
+        except OSError:  # it is gone already, by a reset that has not been read yet
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await self._up.ended.wait()

@@ -29,7 +29,9 @@ import pytest
 
 from microreg.errors import ConfigError
 from microreg.testing import CHECKS, Harness, Proxy, ServerFaults, ServerProcess, contract, running
+from microreg.testing.pipe import Connection, Line
 from microreg.testing.ports import reserve_port
+from microreg.toolkit import in_thread
 from microreg.url import Duration, RegistryURL
 from mined import MineOptions, MineRegistry
 from servers import consul, etcd, etcd_cluster, leader, nats, nats_cluster, tls
@@ -458,6 +460,21 @@ def test_hanging_up_resets_a_client_that_does_not_listen(proxy: Proxy) -> None:
         assert link.recv(1) == b""
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             until(lambda: tell(link, "echo", "anybody?"))
+
+
+def test_hanging_up_on_a_client_whose_reset_was_not_read_yet(server: ServerProcess) -> None:
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener, dial(listener.getsockname()[1]) as link:
+            connection = Connection(Line(), listener.accept()[0])
+            running = asyncio.create_task(connection.run(server.port))
+            tell(link, "echo", "x")
+            await in_thread(hear, link)
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            link.close()
+            await connection.hang_up(1.0)
+            await asyncio.wait_for(running, 5)
+
+    run(main())
 
 
 def test_a_closed_proxy_leaves_nothing_and_may_be_started_again_as_it_was_switched(server: ServerProcess) -> None:

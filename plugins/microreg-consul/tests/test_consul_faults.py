@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 
 import microreg
 from consul_store import ConsulFaults, Raw, record
-from microreg import Change, Registry, Service
-from microreg.announce.announcement import Announcement, State
-from microreg.catalog import Catalog
-from microreg.errors import PermissionDenied, RegistryUnavailable, ServiceNotFound
+from fleets import NAMES, Fleet, gathered
+from following import following
+from microreg import Registry, Service
+from microreg.errors import PermissionDenied, RegistryUnavailable
 from microreg.testing import Proxy, running
-from microreg.watch import Watch
 from microreg_consul.transport import Transport
 from servers import consul
 from support import run, wait_until
@@ -31,7 +28,6 @@ server = consul("consul-faults")
 proxy = Proxy(server.port)
 faults = ConsulFaults(server, proxy)
 
-NAMES = ("orders", "users", "search")
 TTL = 2.0
 TIMEOUT = 2.0
 BOUND = 20.0
@@ -63,70 +59,6 @@ def _requests(monkeypatch: pytest.MonkeyPatch) -> Requests:
     return requests
 
 
-@dataclass
-class Fleet:
-    """Nodes that are announced, and watches of them, over one registry; what is true is asked past it."""
-
-    registry: Registry
-    port: int
-    token: str
-    announcements: list[Announcement]
-    watches: list[Watch]
-    catalogs: list[Catalog] = field(default_factory=list)
-    gone: list[Change] = field(default_factory=list)
-    """The deletes that the watches have told."""
-    turn: int = 0
-
-    async def fold(self, watch: Watch) -> None:
-        catalog = Catalog()
-        self.catalogs.append(catalog)
-        async for event in watch:
-            catalog.apply(event)
-            if isinstance(event, Change) and event.action == "delete":
-                self.gone.append(event)
-
-    async def settle(self, bound: float = BOUND) -> None:
-        """Every announcement is live, and every watch, a new client and the agent itself say the same."""
-        await wait_until(self.live, timeout=bound, what=self.describe)
-        self.turn += 1  # a change that every watch has to hear of
-        await self.announcements[0].update(metadata={"turn": str(self.turn)})
-        await wait_until(self.live, timeout=bound, what=self.describe)
-        wanted = {name: {a.node.id for a in self.announcements if a.service.name == name} for name in NAMES}
-        async with microreg.connect(f"consul://127.0.0.1:{self.port}?token={self.token}") as fresh:
-
-            async def same() -> bool:
-                truth = {name: await found(fresh, name) for name in NAMES}
-                ids = {name: {node.id for each in services for node in each.nodes} for name, services in truth.items()}
-                return ids == wanted and all(
-                    catalog.services(name) == truth[name] for catalog in self.catalogs for name in catalog.names()
-                    if name in NAMES
-                ) and all(watch.state == "live" for watch in self.watches)
-
-            _: bool = await wait_until(same, timeout=bound, step=0.1, what=self.describe)
-        async with Raw(self.port, self.token) as raw:
-            stored = [id for id, service in (await raw.services()).items() if service["Service"] in NAMES]
-        assert len(stored) == len(self.announcements)
-        assert self.live()
-
-    async def checked(self, raw: Raw) -> bool:
-        """Whether every node has its check, which passes, and none is left of what stood there before."""
-        checks = [check for check in (await raw.checks()).values() if check["ServiceName"] in NAMES]
-        return [check["Status"] for check in checks] == ["passing"] * len(self.announcements)
-
-    def live(self) -> bool:
-        return all(each.state is State.LIVE for each in self.announcements)
-
-    def describe(self) -> str:
-        return f"{self.announcements} {[(each.state, each.error) for each in self.watches]}"
-
-
-async def found(registry: Registry, name: str) -> tuple[Service, ...]:
-    try:
-        return await registry.get_service(name)
-    except ServiceNotFound:
-        return ()
-
-
 @asynccontextmanager
 async def fleet(
     *,
@@ -139,34 +71,11 @@ async def fleet(
 ) -> AsyncGenerator[Fleet]:
     """A fleet that has settled; at the end it is taken down, and nothing stays of it in this process."""
     tasks_before = len(asyncio.all_tasks())
-    seed = random.randrange(10**6)
-    sys.stderr.write(f"seed {seed}\n")
-    url = f"consul://127.0.0.1:{through.port}?timeout={timeout}s&token={token}"
-    async with AsyncExitStack() as stack:
-        registry = await stack.enter_async_context(microreg.connect(url))
-        readers = await stack.enter_async_context(asyncio.TaskGroup())
-        watches = [registry.watch(name) for name in (*NAMES, None)]
-        announcements = [
-            microreg.announce(
-                registry,
-                NAMES[number % len(NAMES)],
-                address=f"10.0.0.1:{1000 + number}",
-                id=f"n{number}",
-                ttl=ttl,
-                drain_delay=0,
-                rng=random.Random(seed + number),
-            )
-            for number in range(nodes)
-        ]
-        one = Fleet(registry, port or server.port, token, announcements, watches)
-        tasks = [readers.create_task(one.fold(await stack.enter_async_context(watch))) for watch in watches]
-        leaving = await stack.enter_async_context(Together())
-        await leaving.enter(announcements)
-        await one.settle()
-        yield one
-        await leaving.leave()
-        for task in tasks:
-            task.cancel()
+    async with microreg.connect(f"consul://127.0.0.1:{through.port}?timeout={timeout}s&token={token}") as registry:
+        past = f"consul://127.0.0.1:{port or server.port}?token={token}"
+        async with gathered(registry, lambda: microreg.connect(past), nodes=nodes, ttl=ttl) as one:
+            await settle(one, port=port, token=token)
+            yield one
     await wait_until(
         lambda: (len(asyncio.all_tasks()), through.connections) == (tasks_before, 0),
         timeout=10,
@@ -175,16 +84,18 @@ async def fleet(
     )
 
 
-class Together(AsyncExitStack):
-    """Announcements that come and go all at once."""
+async def settle(fleet: Fleet, *, bound: float = BOUND, port: int = 0, token: str = "") -> None:
+    """All say the same, and the agent has exactly the fleet's nodes."""
+    await fleet.settle(bound)
+    async with Raw(port or server.port, token) as raw:
+        ids = [id for id, service in (await raw.services()).items() if service["Service"] in NAMES]
+    assert len(ids) == len(fleet.announcements)
 
-    async def enter(self, announcements: list[Announcement]) -> None:
-        self._stacks = [await self.enter_async_context(AsyncExitStack()) for _ in announcements]
-        pairs = zip(self._stacks, announcements, strict=True)
-        await asyncio.gather(*(stack.enter_async_context(each) for stack, each in pairs))
 
-    async def leave(self) -> None:
-        await asyncio.gather(*(stack.aclose() for stack in self._stacks))
+async def checked(fleet: Fleet, raw: Raw) -> bool:
+    """Whether every node has its check, which passes, and none is left of what stood there before."""
+    checks = [check for check in (await raw.checks()).values() if check["ServiceName"] in NAMES]
+    return [check["Status"] for check in checks] == ["passing"] * len(fleet.announcements)
 
 
 def run_cleanly(main: Coroutine[object, object, None], timeout: float) -> None:
@@ -214,23 +125,19 @@ async def calm(registry: Registry, requests: Requests, seconds: float) -> None:
 async def killed(fleet: Fleet, requests: Requests) -> None:
     """Whose ttl outlasts that is never told gone: a server says that there is nothing until it has read its log."""
     steady = record("steady", "a")
-    async with AsyncExitStack() as stack:
-        direct = await stack.enter_async_context(microreg.connect(f"consul://127.0.0.1:{server.port}"))
+    async with microreg.connect(f"consul://127.0.0.1:{server.port}") as direct:
         await direct.register(steady, ttl=60)
-        watches = [await stack.enter_async_context(direct.watch(name)) for name in ("steady", None)]
-        readers = [asyncio.create_task(fleet.fold(watch)) for watch in watches]
-        await wait_until(lambda: all(catalog.names() for catalog in fleet.catalogs[-2:]), BOUND)
-        async with faults.down():
-            await calm(fleet.registry, requests, 1.0)
-            asking = asyncio.create_task(_always_found(direct, "steady"))
-        await wait_until(lambda: all(watch.state == "live" for watch in watches), BOUND)
-        assert not asking.done(), asking
-        for task in (*readers, asking):
-            task.cancel()
-        await asyncio.wait([*readers, asking])
-        assert [each for each in fleet.gone if each.service.name == "steady"] == []
+        async with following(direct, "steady") as one, following(direct) as everything:
+            async with faults.down():
+                await calm(fleet.registry, requests, 1.0)
+                asking = asyncio.create_task(_always_found(direct, "steady"))
+            for each in (one, everything):
+                await each.until(lambda follower: follower.watch.state == "live", BOUND)
+            assert not asking.done(), asking
+            asking.cancel()
+            await asyncio.wait([asking])
+            assert [change for each in (one, everything) for change in each.changes if "delete steady/" in change] == []
         await direct.deregister(steady)
-        del fleet.catalogs[-2:]
 
 
 async def _always_found(registry: Registry, name: str) -> None:
@@ -263,20 +170,20 @@ async def cut_again_and_again(fleet: Fleet, requests: Requests) -> None:
 
 async def slow(fleet: Fleet, requests: Requests) -> None:
     """Nothing is lost meanwhile, and nobody is told gone."""
-    fleet.gone.clear()
+    fleet.forget()
     async with faults.slow(0.2):
         for _ in range(3):
             assert await fleet.registry.get_service("orders")
-        await fleet.settle()
-        assert fleet.gone == []
+        await settle(fleet)
+        assert fleet.deletes() == []
 
 
 async def throttled(fleet: Fleet, requests: Requests) -> None:
-    fleet.gone.clear()
+    fleet.forget()
     proxy.throttle = 64 * 1024
     try:
-        await fleet.settle()
-        assert fleet.gone == []
+        await settle(fleet)
+        assert fleet.deletes() == []
     finally:
         proxy.throttle = 0
 
@@ -312,9 +219,9 @@ def test_everything_is_well_again_after(
     async def main() -> None:
         async with fleet() as one:
             await fault(one, requests)
-            await one.settle()
+            await settle(one)
             async with Raw(server.port) as raw:
-                _: bool = await wait_until(lambda: one.checked(raw), BOUND, step=0.1)
+                _: bool = await wait_until(lambda: checked(one, raw), BOUND, step=0.1)
 
     run_cleanly(main(), timeout=50)
 
@@ -332,7 +239,7 @@ def test_two_hundred_nodes_are_back_after_an_agent_has_lost_its_memory_twice(req
             for _ in range(2):
                 await trouble.kill()
                 await trouble.restart()
-            await one.settle(bound=30)
+            await settle(one, bound=30, port=forgetful.port)
             turns = (loop.time() - begun) / (ttl / 3)
             # Each renews or tries about once a turn, and registers anew twice, in two requests; watches read again.
             assert requests.count - before < 200 * (2 * turns + 2 * 2) + 200
@@ -357,18 +264,18 @@ def test_a_token_that_is_revoked_and_restored_makes_nobody_gone() -> None:
             token = await raw.put("/acl/token", {"Policies": [{"ID": policy["ID"]}]})
             # A ttl that outlasts the time without the token: what is gone then has been taken away by nobody.
             async with fleet(ttl=30, through=gate, port=guarded.port, token=token["SecretID"]) as one:
-                one.gone.clear()
+                one.forget()
                 await raw.delete(f"/acl/token/{token['AccessorID']}")
                 gate.cut()  # those that stand now would hear nothing for some seconds
-                await wait_until(lambda: {watch.state for watch in one.watches} == {"resyncing"}, BOUND)
+                await wait_until(lambda: {each.watch.state for each in one.followers} == {"resyncing"}, BOUND)
                 with pytest.raises(PermissionDenied):
                     await one.registry.get_service("orders")
                 with pytest.raises(PermissionDenied):
                     await one.registry.register(record("orders", "n0"))
                 restored = {key: token[key] for key in ("AccessorID", "SecretID", "Policies")}
                 await raw.put("/acl/token", restored)
-                await one.settle()
-                assert one.gone == []
+                await settle(one, port=guarded.port, token=token["SecretID"])
+                assert one.deletes() == []
 
     with running(guarded, gate):
         run_cleanly(main(), timeout=50)
@@ -396,16 +303,13 @@ def test_programs_that_watch_much_leave_room_for_those_that_register() -> None:
                 await raw.register(name, name)
             url = f"consul://127.0.0.1:{small.port}?timeout=5s"
             clients = [await stack.enter_async_context(microreg.connect(url)) for _ in range(3)]
-            readers = await stack.enter_async_context(asyncio.TaskGroup())
-            watches = [await stack.enter_async_context(each.watch(name)) for each in clients for name in names]
-            catalogs = [Catalog() for _ in watches]
-            folds = [readers.create_task(fold(*each)) for each in zip(watches, catalogs, strict=True)]
-            await wait_until(lambda: all(each.names() for each in catalogs), 40, step=0.1)
+            followers = await asyncio.gather(
+                *(stack.enter_async_context(following(each, name)) for each in clients for name in names)
+            )
+            await wait_until(lambda: all(each.catalog.names() for each in followers), 40, step=0.1)
             for number, client in enumerate(clients):
                 await registered(client, record("narrow", f"n{number}"))
-            await wait_until(lambda: all(watch.state == "live" for watch in watches), BOUND, step=0.1)
-            for each in folds:
-                each.cancel()
+            await wait_until(lambda: all(each.watch.state == "live" for each in followers), BOUND, step=0.1)
 
     with small:
         run_cleanly(main(), timeout=58)
@@ -422,8 +326,3 @@ async def registered(registry: Registry, service: Service) -> None:
         return True
 
     _: bool = await wait_until(done, BOUND, step=0.1)
-
-
-async def fold(watch: Watch, catalog: Catalog) -> None:
-    async for event in watch:
-        catalog.apply(event)

@@ -5,25 +5,20 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import random
-import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
 
 import pytest
 
 import microreg
 from etcd_admin import Admin, metric, store_of
 from etcd_store import EtcdFaults
-from microreg import Registry, Service
-from microreg.announce.announcement import Announcement, State
-from microreg.catalog import Catalog
-from microreg.errors import RegistryUnavailable, ServiceNotFound
+from fleets import BOUND, NAMES, Fleet, gathered
+from microreg import Registry, State
+from microreg.errors import RegistryUnavailable
 from microreg.testing import Proxy, ServerProcess, running
 from microreg.toolkit import in_thread
-from microreg.watch import Watch
 from microreg_etcd.stubs import rpc
 from servers import etcd, etcd_cluster, leader
 from support import run, wait_until
@@ -32,10 +27,7 @@ server = etcd()
 proxy = Proxy(server.port)
 faults = EtcdFaults(server, proxy)
 
-NAMES = ("orders", "users", "search")
 TIMEOUT = 2.0
-BOUND = 25.0
-"""Seconds within which everything is well again."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -50,61 +42,6 @@ async def _warm_up() -> None:
         await registry.list_services()
 
 
-@dataclass
-class Fleet:
-    """Nodes that are announced, and watches of them, over one registry; what is true is asked past it."""
-
-    registry: Registry
-    prefix: str
-    port: int
-    announcements: list[Announcement]
-    watches: list[Watch]
-    catalogs: list[Catalog] = field(default_factory=list)
-    turn: int = 0
-
-    async def fold(self, watch: Watch) -> None:
-        catalog = Catalog()
-        self.catalogs.append(catalog)
-        async for event in watch:
-            catalog.apply(event)
-
-    async def settle(self, *, bound: float = BOUND, port: int | None = None) -> None:
-        """Every announcement is live, and every watch, a new client and the store itself say the same."""
-        await wait_until(self.live, timeout=bound, what=self.describe)
-        self.turn += 1  # a change that every watch has to hear of
-        await self.announcements[0].update(metadata={"turn": str(self.turn)})
-        await wait_until(self.live, timeout=bound, what=self.describe)
-        wanted = {name: {a.node.id for a in self.announcements if a.service.name == name} for name in NAMES}
-        async with microreg.connect(f"etcd://127.0.0.1:{port or self.port}/{self.prefix}") as fresh:
-
-            async def same() -> bool:
-                truth = {name: await found(fresh, name) for name in NAMES}
-                ids = {name: {node.id for each in services for node in each.nodes} for name, services in truth.items()}
-                return ids == wanted and all(
-                    catalog.services(name) == truth[name] for catalog in self.catalogs for name in catalog.names()
-                ) and all(watch.state == "live" for watch in self.watches)
-
-            _: bool = await wait_until(same, timeout=bound, step=0.1, what=self.describe)
-        async with Admin(port or self.port) as admin:
-            stored = await admin.under(f"/{self.prefix}/")
-        assert len(stored) == len(self.announcements)
-        assert len({item.lease for item in stored} - {0}) == len(self.announcements)
-        assert self.live()
-
-    def live(self) -> bool:
-        return all(each.state is State.LIVE for each in self.announcements)
-
-    def describe(self) -> str:
-        return f"{self.announcements} {[(each.state, each.error) for each in self.watches]}"
-
-
-async def found(registry: Registry, name: str) -> tuple[Service, ...]:
-    try:
-        return await registry.get_service(name)
-    except ServiceNotFound:
-        return ()
-
-
 @asynccontextmanager
 async def fleet(
     prefix: str, *, nodes: int = 15, ports: Sequence[int] = (), direct: int = 0, ttl: float = 3.0
@@ -112,42 +49,45 @@ async def fleet(
     """A fleet that has settled; at the end it is taken down, and nothing stays of it in this process."""
     await wait_until(lambda: connections() == 0)
     tasks_before = len(asyncio.all_tasks())
-    seed = random.randrange(10**6)
-    sys.stderr.write(f"seed {seed}\n")
     hosts = ",".join(f"127.0.0.1:{port}" for port in ports or [proxy.port])
-    async with AsyncExitStack() as stack:
-        registry = await stack.enter_async_context(microreg.connect(f"etcd://{hosts}/{prefix}?timeout={TIMEOUT}s"))
-        readers = await stack.enter_async_context(asyncio.TaskGroup())
-        watches = [registry.watch(name) for name in (*NAMES, None) * 2]
-        announcements = [
-            microreg.announce(
-                registry,
-                NAMES[number % len(NAMES)],
-                address=f"10.0.0.1:{1000 + number}",
-                id=f"n{number}",
-                ttl=ttl,
-                drain_delay=0,
-                rng=random.Random(seed + number),
-            )
-            for number in range(nodes)
-        ]
-        one = Fleet(registry, prefix, direct or server.port, announcements, watches)
-        tasks = [readers.create_task(one.fold(await stack.enter_async_context(watch))) for watch in watches]
-        await asyncio.gather(*(stack.enter_async_context(each) for each in announcements))
-        await one.settle()
-        yield one
-        for task in tasks:
-            task.cancel()
+    watched = (*NAMES, None) * 2
+    async with microreg.connect(f"etcd://{hosts}/{prefix}?timeout={TIMEOUT}s") as registry:
+        async with gathered(
+            registry, lambda: past(direct or server.port, prefix), nodes=nodes, ttl=ttl, watched=watched
+        ) as one:
+            await settle(one, port=direct)
+            yield one
     # What is kept of errors may keep the frames of calls that were cut short, until it is let go.
     one.announcements.clear()
-    one.watches.clear()
-    del announcements, watches, tasks, readers, registry
+    one.followers.clear()
+    del registry, one
     await wait_until(
         lambda: (len(asyncio.all_tasks()), connections()) == (tasks_before, 0),
         timeout=25,  # gRPC gives up a connection that was dropped half-made after some seconds
         step=0.1,
         what=lambda: f"{len(asyncio.all_tasks()) - tasks_before} tasks, {proxy.connections} connections",
     )
+
+
+def past(port: int, prefix: str) -> Registry:
+    """A new client, which asks a server past the proxy."""
+    return microreg.connect(f"etcd://127.0.0.1:{port}/{prefix}")
+
+
+def prefix_of(fleet: Fleet) -> str:
+    """Without slashes."""
+    return fleet.registry.url.path.strip("/")
+
+
+async def settle(fleet: Fleet, *, bound: float = BOUND, port: int = 0) -> None:
+    """All say the same, and the store has exactly the fleet's nodes, each on a lease of its own."""
+    prefix, port = prefix_of(fleet), port or server.port
+    fleet.fresh = lambda: past(port, prefix)
+    await fleet.settle(bound)
+    async with Admin(port) as admin:
+        stored = await admin.under(f"/{prefix}/")
+    assert len(stored) == len(fleet.announcements)
+    assert len({item.lease for item in stored} - {0}) == len(fleet.announcements)
 
 
 def connections() -> int:
@@ -225,17 +165,17 @@ async def slow(fleet: Fleet) -> None:
     async with faults.slow(0.2):
         for _ in range(4):
             assert await fleet.registry.get_service("orders")
-        await fleet.settle()
+        await settle(fleet)
 
 
 async def emptied(fleet: Fleet) -> None:
     async with Admin(server.port) as admin:
-        await admin.delete(f"/{fleet.prefix}/".encode(), f"/{fleet.prefix}0".encode())
+        await admin.delete(f"/{prefix_of(fleet)}/".encode(), f"/{prefix_of(fleet)}0".encode())
 
 
 async def revoked(fleet: Fleet) -> None:
     async with Admin(server.port) as admin:
-        for item in await admin.under(f"/{fleet.prefix}/"):
+        for item in await admin.under(f"/{prefix_of(fleet)}/"):
             await admin.revoke(item.lease)
 
 
@@ -248,7 +188,7 @@ def test_everything_is_well_again_after(fault: Callable[[Fleet], Awaitable[None]
     async def main() -> None:
         async with fleet(fault.__name__.replace("_", "-")) as one:
             await fault(one)
-            await one.settle()
+            await settle(one)
             # What went on over the one before may still be on it.
             await wait_until(lambda: connections() <= 2, timeout=25)
 
@@ -261,7 +201,7 @@ def test_two_hundred_nodes_are_back_after_two_restarts() -> None:
             for wipe in (False, True):
                 await faults.kill()
                 await faults.restart(wipe=wipe)
-            await one.settle(bound=40)
+            await settle(one, bound=40)
 
     run_cleanly(main(), timeout=58)
 
@@ -288,7 +228,7 @@ def test_a_full_disk_lets_nodes_live_on_and_new_ones_in_when_it_is_over() -> Non
                 await admin.defragment()
                 assert await admin.disarm() == 1
                 await late.wait_live(BOUND)
-            await one.settle()
+            await settle(one, port=small.port)
 
     with small:
         run_cleanly(main(), timeout=55)
@@ -309,7 +249,7 @@ def test_a_cluster_may_lose_its_leader_and_the_member_that_is_asked() -> None:
             assert first is not None
             await in_thread(first.kill)
             others = [member for member in members if member is not first]
-            await one.settle(port=others[0].port)
+            await settle(one, port=others[0].port)
             await in_thread(first.restart)
 
             still = asked(one, members)
@@ -317,10 +257,10 @@ def test_a_cluster_may_lose_its_leader_and_the_member_that_is_asked() -> None:
             await in_thread(still.freeze)
             try:
                 await wait_until(lambda: asked(one, members) is not still, timeout=BOUND)
-                await one.settle(port=awake.port)
+                await settle(one, port=awake.port)
             finally:
                 await in_thread(still.thaw)
-            await one.settle(port=still.port)
+            await settle(one, port=still.port)
 
     with etcd_cluster(3) as members:
         run_cleanly(main(members), timeout=58)

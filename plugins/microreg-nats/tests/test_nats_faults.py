@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import cast
 
 import pytest
 
-from microreg import (
-    Announcement,
-    Catalog,
-    Node,
-    Registry,
-    RegistryUnavailable,
-    Service,
-    ServiceNotFound,
-    Watch,
-    announce,
-    connect,
-)
+from fleets import Fleet, gathered
+from microreg import Catalog, Node, Registry, RegistryUnavailable, Service, ServiceNotFound, connect
 from microreg.testing import Proxy, ServerProcess, running
 from microreg.toolkit import in_thread
 from nats_store import NatsFaults, raw_client
@@ -44,59 +34,16 @@ def proxy(server: ServerProcess) -> Iterator[Proxy]:
         yield proxy
 
 
-class Fleet:
-    """Announced nodes of one service, and what a watch tells of them, folded."""
-
-    def __init__(
-        self, announcements: list[Announcement], catalog: Catalog, registry: Registry, watch: Watch
-    ) -> None:
-        self.announcements = announcements
-        self.watch = watch
-        self.catalog = catalog
-        self.registry = registry
-
-    async def is_whole(self, timeout: float = 25.0) -> None:
-        """Wait until all are live, and read and watched as such."""
-        size = len(self.announcements)
-        for announcement in self.announcements:
-            await announcement.wait_live(timeout)
-        await wait_until(lambda: cast("Awaitable[bool]", self._read(size)), timeout, step=0.1)
-        await wait_until(lambda: self._watched() == size, timeout, what=lambda: f"{self._watched()} of {size} watched")
-
-    def _watched(self) -> int:
-        return sum(len(service.nodes) for service in self.catalog.services("orders"))
-
-    async def _read(self, size: int) -> bool:
-        try:
-            return sum(len(service.nodes) for service in await self.registry.get_service("orders")) == size
-        except (RegistryUnavailable, ServiceNotFound):
-            return False
-
-
 @asynccontextmanager
 async def fleet(url: str, size: int, *, ttl: float = 2.0) -> AsyncGenerator[Fleet]:
-    """So many nodes, announced by one client, and watched by another."""
-    async with connect(url) as writer, connect(url) as reader, AsyncExitStack() as stack:
-        entered = [
-            announce(writer, "orders", port=80, address="10.0.0.7", id=f"n{number}", ttl=ttl) for number in range(size)
-        ]
-        announcements = await asyncio.gather(*(stack.enter_async_context(each) for each in entered))
-        watch = await stack.enter_async_context(reader.watch("orders"))
-        catalog = Catalog()
-
-        async def follow() -> None:
-            async for event in watch:
-                catalog.apply(event)
-
-        task = asyncio.create_task(follow())
-        try:
-            found = Fleet(announcements, catalog, reader, watch)
-            await found.is_whole()
-            yield found
-        finally:
-            await asyncio.gather(*(each.drain() for each in announcements))  # together: each one waits a while
-            task.cancel()
-            await asyncio.wait([task])
+    """So many nodes of one service, announced by one client, and watched by another."""
+    async with connect(url) as writer, connect(url) as reader:
+        whole = gathered(
+            writer, lambda: connect(url), nodes=size, ttl=ttl, reader=reader, names=["orders"], watched=["orders"]
+        )
+        async with whole as nodes:
+            await nodes.settle()
+            yield nodes
 
 
 @pytest.mark.parametrize("storage", ["file", "memory"])
@@ -109,7 +56,7 @@ def test_all_are_back_after_the_server_was_killed(server: ServerProcess, proxy: 
         async with fleet(f"nats://127.0.0.1:{proxy.port}?timeout=2s&storage={storage}&bucket={bucket}", 3) as nodes:
             async with faults.down():
                 await wait_until(lambda: all(each.state == "lost" for each in nodes.announcements), 15)
-            await nodes.is_whole()
+            await nodes.settle()
             assert all(each.state == "live" for each in nodes.announcements)
 
     run(main(), 90)
@@ -121,10 +68,10 @@ def test_two_hundred_nodes_outlive_two_restarts(server: ServerProcess, proxy: Pr
         async with fleet(f"nats://127.0.0.1:{proxy.port}?timeout=3s&bucket=many", 200, ttl=6.0) as nodes:
             for _ in range(2):
                 await faults.kill()
-                await wait_until(lambda: nodes.watch.state == "resyncing", 15)
+                await wait_until(lambda: nodes.followers[0].watch.state == "resyncing", 15)
                 await faults.restart()
-                await nodes.is_whole(40)
-                await wait_until(lambda: nodes.watch.state == "live", 15)
+                await nodes.settle(40)
+                await wait_until(lambda: nodes.followers[0].watch.state == "live", 15)
             async with raw_client(server.port, "many") as client:
                 assert await client.consumers() == 1
 
@@ -137,12 +84,12 @@ def test_a_frozen_server_is_noticed_and_nothing_is_lost(server: ServerProcess, p
     async def main() -> None:
         faults = NatsFaults(server, proxy)
         async with fleet(f"nats://127.0.0.1:{proxy.port}?timeout=2s&bucket=frozen", 2, ttl=30.0) as nodes:
-            async with nodes.registry.watch() as watch:
+            async with nodes.reader.watch() as watch:
                 await anext(watch)
                 async with faults.frozen():
                     await wait_until(lambda: watch.state == "resyncing", 20)
                 await wait_until(lambda: watch.state == "live", 15)
-            await nodes.is_whole()
+            await nodes.settle()
 
     run(main(), 90)
 
@@ -151,13 +98,13 @@ def test_a_black_hole_is_noticed_within_twenty_seconds(server: ServerProcess, pr
     async def main() -> None:
         faults = NatsFaults(server, proxy)
         async with fleet(f"nats://127.0.0.1:{proxy.port}?timeout=2s&bucket=hole", 2, ttl=3.0) as nodes:
-            async with nodes.registry.watch() as watch:
+            async with nodes.reader.watch() as watch:
                 await anext(watch)
                 async with faults.black_hole():
                     await wait_until(lambda: watch.state == "resyncing", 20)
                     with pytest.raises(RegistryUnavailable):
-                        await nodes.registry.get_service("orders")
-            await nodes.is_whole()
+                        await nodes.reader.get_service("orders")
+            await nodes.settle()
 
     run(main(), 90)
 
@@ -198,7 +145,7 @@ def test_a_bucket_that_is_deleted_behind_our_back(server: ServerProcess, again: 
                     await client.js.delete_stream(client.stream)
                     if again:
                         await client.js.add_stream(config)
-                    await nodes.is_whole()
+                    await nodes.settle()
 
     run(main(), 60)
 
@@ -210,10 +157,10 @@ def test_a_slow_network_only_delays(server: ServerProcess, proxy: Proxy) -> None
             async with faults.slow(0.3):
                 async with connect(f"nats://127.0.0.1:{proxy.port}?bucket=slow") as late:
                     await late.register(SERVICE)
-                    await wait_until(lambda: len(nodes.catalog.services("orders")) == 2, 15)
+                    await wait_until(lambda: len(nodes.followers[0].catalog.services("orders")) == 2, 15)
                     await late.deregister(SERVICE)
-                    await wait_until(lambda: len(nodes.catalog.services("orders")) == 1, 15)
-            await nodes.is_whole()
+                    await wait_until(lambda: len(nodes.followers[0].catalog.services("orders")) == 1, 15)
+            await nodes.settle()
 
     run(main(), 60)
 
@@ -230,10 +177,10 @@ def test_a_cluster_goes_on_without_the_leader_of_the_bucket() -> None:
             late = Service("orders", "2", nodes=[Node("10.0.0.8:80", id="late")])
             async with connect(f"nats://{hosts}?timeout=3s") as client_after:
                 await wait_until(lambda: cast("Awaitable[bool]", _registered(client_after, late)), 30, step=0.2)
-            await wait_until(lambda: len(nodes.catalog.services("orders")) == 2, 30)
+            await wait_until(lambda: len(nodes.followers[0].catalog.services("orders")) == 2, 30)
             async with connect(f"nats://{hosts}?timeout=3s") as reader:
                 await reader.deregister(late)
-            await nodes.is_whole(40)
+            await nodes.settle(40)
 
     with nats_cluster() as members:
         run(main(members), 120)
@@ -255,7 +202,7 @@ def test_a_watch_whose_consumer_is_gone_reads_again(server: ServerProcess) -> No
                 await client.js.delete_consumer(client.stream, info.name)
             async with connect(url) as other:
                 await other.register(SERVICE)
-                await wait_until(lambda: len(nodes.catalog.services("orders")) == 2, 15)
+                await wait_until(lambda: len(nodes.followers[0].catalog.services("orders")) == 2, 15)
 
     run(main(), 60)
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
 
 import microreg
-from following import Follower, following, found
+from fleets import BOUND, Fleet, gathered
+from following import following
 from microreg import Registry
-from microreg.announce.announcement import Announcement, State
 from microreg.errors import PermissionDenied, RegistryUnavailable
 from microreg.testing import Proxy, running
 from pubsub_peers import Peer, PubSubFaults, Theirs
@@ -26,10 +25,7 @@ server = nats("pubsub", jetstream=False)
 proxy = Proxy(server.port)
 faults = PubSubFaults(server, proxy)
 
-NAMES = ("orders", "users", "search")
 TIMEOUT = 2.0
-BOUND = 25.0
-"""Seconds within which everything is well again."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -42,76 +38,15 @@ def connect(port: int, options: str = "") -> Registry:
     return microreg.connect(f"nats-pubsub://127.0.0.1:{port}?timeout={TIMEOUT}s{options}")
 
 
-@dataclass
-class Fleet:
-    """Nodes that one registry announces, and watches of another."""
-
-    registry: Registry
-    reader: Registry
-    announcements: list[Announcement]
-    followers: list[Follower]
-    turn: int = 0
-
-    async def settle(self, bound: float = BOUND) -> None:
-        """Every announcement is live, and every watch and a new client know all nodes as they are now."""
-        await wait_until(self.live, timeout=bound, what=self.describe)
-        self.turn += 1  # a change that every watch has to hear of
-        await self.announcements[0].update(metadata={"turn": str(self.turn)})
-        wanted = {(a.service.name, a.node.id, a.node.metadata.get("turn")) for a in self.announcements}
-        for follower in self.followers:
-            await follower.until(partial(_agrees, wanted), bound)
-        async with connect(server.port) as fresh:
-            for name in NAMES:
-                ids = {node.id for each in await found(fresh, name) for node in each.nodes}
-                assert ids == {id for each, id, _ in wanted if each == name}
-        assert self.live()
-
-    def live(self) -> bool:
-        return all(each.state is State.LIVE for each in self.announcements)
-
-    def deletes(self) -> list[str]:
-        """What the watches have told as gone."""
-        return [change for each in self.followers for change in each.changes if change.startswith("delete")]
-
-    def describe(self) -> str:
-        watches = [(each.watch.state, each.watch.error) for each in self.followers]
-        return f"{[each for each in self.announcements if each.state is not State.LIVE]} {watches}"
-
-
-def _agrees(wanted: set[tuple[str, str, str | None]], follower: Follower) -> bool:
-    """Whether a watch is live and says exactly this, as far as it is of its name."""
-    mine = {key for key in wanted if follower.watch.name in (None, key[0])}
-    return _known(follower) == mine and follower.watch.state == "live"
-
-
-def _known(follower: Follower) -> set[tuple[str, str, str | None]]:
-    return {(each.name, each.nodes[0].id, each.nodes[0].metadata.get("turn")) for each in follower.catalog.records()}
-
-
 @asynccontextmanager
 async def fleet(*, nodes: int = 15, ttl: float = 2.0) -> AsyncGenerator[Fleet]:
     """A fleet that has settled; at the end it is taken down, and nothing stays of it in this process."""
     before = len(asyncio.all_tasks())
-    async with AsyncExitStack() as stack:
-        registry = await stack.enter_async_context(connect(proxy.port))
-        reader = await stack.enter_async_context(connect(proxy.port))
-        watches = (stack.enter_async_context(following(reader, name)) for name in (*NAMES, None))
-        followers = await asyncio.gather(*watches)
-        announcements = [
-            microreg.announce(
-                registry,
-                NAMES[number % 3],
-                address=f"10.0.0.1:{1000 + number}",
-                id=f"n{number}",
-                ttl=ttl,
-                drain_delay=0,
-            )
-            for number in range(nodes)
-        ]
-        one = Fleet(registry, reader, announcements, followers)
-        await asyncio.gather(*(stack.enter_async_context(each) for each in announcements))
-        await one.settle()
-        yield one
+    async with connect(proxy.port) as registry, connect(proxy.port) as reader:
+        patient = partial(connect, server.port, "&settle=1s")  # asked once: answers may come late on a busy machine
+        async with gathered(registry, patient, nodes=nodes, ttl=ttl, reader=reader) as one:
+            await one.settle(at_once=True)
+            yield one
     await wait_until(lambda: (len(asyncio.all_tasks()), proxy.connections) == (before, 0), timeout=10)
 
 
@@ -170,7 +105,7 @@ def test_everything_is_well_again_and_nobody_was_said_to_be_gone_after(
     async def main() -> None:
         async with fleet() as one:
             await fault(one)
-            await one.settle()
+            await one.settle(at_once=True)
             assert one.deletes() == []
 
     run(main(), timeout=55)
@@ -199,7 +134,7 @@ def test_two_hundred_nodes_stay_while_the_server_restarts_twice() -> None:
             for _ in range(2):
                 await faults.kill()
                 await faults.restart()
-            await one.settle(bound=40)
+            await one.settle(40, at_once=True)
             assert one.deletes() == []
 
     run(main(), timeout=58)
@@ -255,7 +190,8 @@ def test_who_reads_too_slowly_is_cut_off_by_the_server_and_reads_again() -> None
             line.throttle = 0
             await wait_until(lambda: line.accepted > accepted, timeout=BOUND)
             await writer.register(record("greeter", "new", 81), ttl=60)
-            await one.until(lambda each: {node for _, node, _ in _known(each)} == {"stays", "new"}, BOUND)
+            ids = {"stays", "new"}
+            await one.until(lambda each: {known.nodes[0].id for known in each.catalog.records()} == ids, BOUND)
             assert [change for change in one.changes if "stays" in change] == []
 
     with running(small, line):

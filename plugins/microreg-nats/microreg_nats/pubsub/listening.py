@@ -98,7 +98,7 @@ class Scope:
     async def _settling(self, trip: float) -> None:
         """Until nobody has answered for a while, or nobody new any more; ``trip`` is the way to the server and back.
 
-        An answer takes two such trips, and the ping has made one of them.
+        An answer takes two such trips, and the ping has made one of them. What is heard before that was said unasked.
         """
         now = self._loop.time()
         quiet = self._settle * _QUIET
@@ -112,7 +112,7 @@ class Scope:
             except TimeoutError:
                 if self._loop.time() - until < _LATE:  # else this loop is late itself: answers may wait unread
                     return
-            until = self._loop.time() + quiet
+            until = max(self._loop.time(), now + trip) + quiet
 
     def _heard_news(self) -> None:
         self._news.set()
