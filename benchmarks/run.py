@@ -18,13 +18,13 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 THEMES = (
     *("catalog", "codec", "watch", "lookup", "selector", "importing"),
-    *("mdns", "etcd", "consul", "nats_bucket", "nats_pubsub"),
+    *("mdns", "etcd", "consul", "nats_bucket", "nats_pubsub", "http"),
 )
-ROUNDS = {"mdns": 4, "etcd": 100, "consul": 100, "nats_bucket": 100, "nats_pubsub": 100}
+ROUNDS = {"mdns": 4, "etcd": 100, "consul": 100, "nats_bucket": 100, "nats_pubsub": 100, "http": 1}
 """Themes that take no values of worker processes, and how many rounds of theirs are one of the others'."""
 
-FILES = {"consul": "consul_agent"}
-"""Themes that have the name of a client library: a file of that name would be imported in its place."""
+FILES = {"consul": "consul_agent", "http": "http_server"}
+"""Themes that have the name of a library: a file of that name would be imported in its place."""
 
 
 def say(*words: object) -> None:

@@ -1,5 +1,6 @@
-"""Writes the pages in docs/reference that come from the code: cli.md, conformance.md, errors.md and options.md,
-and the tables of options in those of backends (consul.md, etcd.md, http.md).
+"""Writes the pages in docs/reference that come from the code: api.md, cli.md, conformance.md, doctor.md,
+errors.md and options.md, the tables of options in those of backends (consul.md, etcd.md, http.md), and the
+routes in http.md.
 
 ``python docs/generate.py`` writes them; ``--check`` writes nothing and fails when one is out of date.
 """
@@ -14,7 +15,11 @@ import textwrap
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import TypeGuard
 
+from api import api
+from routes import routes
 from sameness import sameness
 from typer.core import TyperArgument, TyperGroup, TyperOption
 from typer.main import get_command
@@ -22,6 +27,7 @@ from typer.main import get_command
 from microreg import errors
 from microreg.cli.app import build
 from microreg.errors import RegistryError
+from microreg.findings import Kind
 from microreg.registry import Registry
 from microreg.testing import table as conformance_table
 from microreg.url import OptionInfo, Options, TLSOptions, describe_options
@@ -34,10 +40,14 @@ OPTIONS_INTRO = f"""# Options of the config string
 {NOTE}
 
 Options stand behind the `?`, as `key=value`, separated by `&`. A layer's keys are prefixed with its name:
-`layer.key=value`. An unknown or repeated key is a `ConfigError` that lists the known ones.
+`layer.key=value`. A composite such as `mirror:url|url` has its own, and those of layers around it, behind a `#`.
+An unknown or repeated key is a `ConfigError` that lists the known ones.
 
 ## Every backend
 """
+
+API_INTRO = """What programs, backends and plugins may import. Names without a place here, and modules that are not
+on this page, may change without notice. Times are in seconds, sizes in bytes. Errors are on [their page](errors.md)."""
 
 CONFORMANCE_INTRO = """What the conformance kit (`microreg.testing`) checks. A check that *needs* a capability of the
 backend (`reasons complete_list authoritative push fenced`), something that can be done to its store
@@ -45,12 +55,17 @@ backend (`reasons complete_list authoritative push fenced`), something that can 
 
 Whether a check finds anything is itself tested: under *finds* stand registries with one bug each (`tests/mutants`)
 that die by it."""
+DOCTOR_INTRO = """What `microreg doctor` and `await registry.examine()` may find. A code stays the same from release to
+release, and always has the same severity: *ok* is as it should be, *note* is good to know, *warning* works and may fail
+one day or for others, *error* does not work, and makes the exit code 1. See
+[Find out why](../howto/find-out-why.md)."""
 SAMENESS_INTRO = """One interface is one only where every backend answers alike. These are the questions that backends
 elsewhere are known to answer differently. The tests of each backend run all checks against its real store; a check is
 left out only where the backend lacks a capability, and the table says so."""
 OPTIONS_OF = re.compile(
     r"(<!-- The options of ([\w-]+): made by `make docs`. -->\n).*?(<!-- End of the options. -->\n)", re.DOTALL
 )
+ROUTES = re.compile(r"(<!-- The routes: made by `make docs`. -->\n).*?(<!-- End of the routes. -->\n)", re.DOTALL)
 SEEN_INTRO = """Some of those bugs were, or are, real. A mutant has each of them, and dies by these checks."""
 
 
@@ -69,11 +84,11 @@ def errors_page() -> str:
 
 
 def options_page() -> str:
-    """What every backend takes, then the options of each backend and layer that this repository ships."""
+    """What every backend takes, then the options of each backend, layer and composite that this repository ships."""
     everywhere = describe_options(Options)
     tls = [info for info in describe_options(TLSOptions) if info not in everywhere]
     parts = [OPTIONS_INTRO.rstrip(), table(everywhere)]
-    for group, title, prefix in (("backends", "{}://", ""), ("layers", "{}+", "{}.")):
+    for group, title, prefix in (("backends", "{}://", ""), ("layers", "{}+", "{}."), ("composites", "{}:", "")):
         for name, cls in targets(group):
             options = describe_options(cls.Options)
             own = [info for info in options if info not in (*everywhere, *tls)]
@@ -82,6 +97,11 @@ def options_page() -> str:
             if issubclass(cls.Options, TLSOptions):
                 parts += ["TLS, spelt the same everywhere:", table(tls)]
     return "\n\n".join(parts) + "\n"
+
+
+def api_page() -> str:
+    """Every public name of the modules that users import."""
+    return "\n\n".join(["# Python", NOTE, API_INTRO, api(markdown)]) + "\n"
 
 
 def backend_page(path: Path) -> str:
@@ -93,7 +113,7 @@ def backend_page(path: Path) -> str:
 
     text, found = OPTIONS_OF.subn(filled, path.read_text(encoding="utf-8"))
     assert found, f"{path} has no place for the options"
-    return text
+    return ROUTES.sub(lambda match: f"{match[1]}\n{routes()}\n\n{match[2]}", text)
 
 
 def conformance_page() -> str:
@@ -111,6 +131,30 @@ def conformance_page() -> str:
     parts = ["# The contract, sentence by sentence", NOTE, CONFORMANCE_INTRO, conformance_table(killed=killed).rstrip()]
     parts += ["## The same questions to every backend", SAMENESS_INTRO, sameness(writable())]
     return "\n\n".join([*parts, "## Bugs of others", SEEN_INTRO, "\n".join(rows)]) + "\n"
+
+
+def doctor_page() -> str:
+    """Every kind of finding of the doctor, by code."""
+    kinds = {kind.code: kind for module in modules_with("Kind(") for kind in vars(module).values() if is_kind(kind)}
+    parts = ["# Findings of the doctor", NOTE, DOCTOR_INTRO]
+    rows = ["| code | severity | what it says | mend |", "|---|---|---|---|"]
+    for code, kind in sorted(kinds.items()):
+        meaning, mend = (text.replace("|", r"\|") for text in (kind.meaning, kind.mend))
+        rows.append(f"| `{code}` | {kind.severity} | {meaning} | {mend} |")
+    return "\n\n".join([*parts, "\n".join(rows)]) + "\n"
+
+
+def is_kind(value: object) -> TypeGuard[Kind]:
+    return isinstance(value, Kind)
+
+
+def modules_with(text: str) -> Iterator[ModuleType]:
+    """The modules of this repository's packages in whose source this stands."""
+    for folder in (ROOT / "microreg", *sorted(ROOT.glob("plugins/*/microreg_*"))):
+        for path in sorted(folder.rglob("*.py")):
+            if text in path.read_text(encoding="utf-8"):
+                parts = path.relative_to(folder.parent).with_suffix("").parts
+                yield importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
 
 
 def writable() -> Iterator[tuple[str, type[Registry]]]:
@@ -188,9 +232,11 @@ def main(arguments: list[str]) -> int:
         return 2
     stale: list[str] = []
     pages = {
+        "api.md": api_page(),
         "cli.md": cli_page(),
         "conformance.md": conformance_page(),
         "consul.md": backend_page(REFERENCE / "consul.md"),
+        "doctor.md": doctor_page(),
         "errors.md": errors_page(),
         "etcd.md": backend_page(REFERENCE / "etcd.md"),
         "http.md": backend_page(REFERENCE / "http.md"),

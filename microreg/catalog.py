@@ -78,7 +78,7 @@ class Catalog:
             self._names = None
             return None
         old = records.get(node_id)
-        if old is not None and old == record:
+        if old is record or (old is not None and old == record):
             return record
         records[node_id] = record
         if name in self._views:

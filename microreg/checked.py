@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
-from weakref import WeakSet, finalize
+from weakref import finalize
 
 from microreg import process
+from microreg.bounded import Overdue, bounded
+from microreg.crowd import Crowd
 from microreg.errors import ConfigError, InvalidService, RegistryClosed, RegistryError, RegistryTimeout, ServiceNotFound
 from microreg.events import Event
+from microreg.findings import EXAMINE_FAILED, Finding
 from microreg.model import Service
+from microreg.observer import Observer
 from microreg.registry import Layer, Registry
 from microreg.rules import DEFAULT_TTL, check_name, check_removal, check_service, check_ttl
 from microreg.translation import translate
-from microreg.watch import Watch
+from microreg.watch import Tally, Watch
 
-__all__ = ["Checked"]
+__all__ = ["Checked", "WatchStatistics"]
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class WatchStatistics:
+    """The watches of a registry: how many are ``live`` and ``resyncing``; how often any was read again after a gap."""
+
+    live: int
+    resyncing: int
+    resyncs: int
 
 
 class Checked(Layer):
@@ -32,11 +46,17 @@ class Checked(Layer):
 
     def __init__(self, inner: Registry) -> None:
         super().__init__(inner, inner.url, inner.options)
+        self.prompt = inner.prompt
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over = ""  # why no call is possible any more
         self._forgotten: finalize[[str, asyncio.AbstractEventLoop], Checked] | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._watches: WeakSet[Watch] = WeakSet()
+        self.observers: tuple[Observer, ...] = ()
+        """Who hears of every call."""
+        self.users: Crowd[object] = Crowd()
+        """The announcements, Selectors and caches that work on this registry."""
+        self._watches: Crowd[Watch] = Crowd()
+        self._tally = Tally()
         self._claims: set[tuple[str, str]] = set()
         self._host: str | None = None
         self._host_until = float("-inf")
@@ -85,24 +105,34 @@ class Checked(Layer):
     async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
         """Check the whole service before the first node is sent; the nodes then go out together."""
         self._check()
-        check_service(service)
+        if not self._holds(service):
+            check_service(service)
         seconds = check_ttl(ttl)
-        await self._together(
-            "register", [partial(self.inner.register, record, ttl=seconds) for record in service.records()]
-        )
+        if len(service.nodes) == 1:
+            call = self._bounded("register", self.inner.register(service, ttl=seconds))
+        else:
+            calls = [partial(self.inner.register, record, ttl=seconds) for record in service.records()]
+            call = self._together("register", calls)
+        await self._observed("register", service, call)
+
+    def _holds(self, service: Service) -> bool:
+        """Whether this object was checked when it was registered; it cannot have changed since."""
+        return type(service) is Service and len(service.nodes) == 1 and self.inner.holds(service)
 
     async def deregister(self, service: Service) -> None:
         """Withdraw each node. Idempotent."""
         self._check()
         check_removal(service)
-        await self._together("deregister", [partial(self.inner.deregister, record) for record in service.records()])
+        calls = [partial(self.inner.deregister, record) for record in service.records()]
+        await self._observed("deregister", service, self._together("deregister", calls))
 
     async def get_service(self, name: str) -> tuple[Service, ...]:
         """The exact name only; an empty answer is ServiceNotFound."""
         self._check()
         check_name(name)
         try:
-            services = await self._bounded("get_service", self.inner.get_service(name))
+            lookup = self._bounded("get_service", self.inner.get_service(name))
+            services = await self._observed("get_service", name, lookup)
         except ServiceNotFound as error:
             if error.name == name:
                 raise
@@ -115,7 +145,8 @@ class Checked(Layer):
     async def list_services(self) -> tuple[str, ...]:
         """The sorted names with at least one node."""
         self._check()
-        return tuple(sorted(set(await self._bounded("list_services", self.inner.list_services()))))
+        listing = self._bounded("list_services", self.inner.list_services())
+        return tuple(sorted(set(await self._observed("list_services", "", listing))))
 
     def watch(self, name: str | None = None) -> Watch:
         """A watch that ends with RegistryClosed when this registry closes under it."""
@@ -130,6 +161,7 @@ class Checked(Layer):
             return opened()
 
         watch = Watch(source, name, translate=self._translate, rng=inner.rng)
+        watch.tally = self._tally
         self._watches.add(watch)
         return watch
 
@@ -147,6 +179,30 @@ class Checked(Layer):
         if loop is not None:
             self._host_until = loop.time() + 1.0
         return self._host
+
+    async def examine(self) -> tuple[Finding, ...]:
+        """What the backend finds within the ``timeout`` option. Where it fails, that is a finding.
+
+        Works before ``open()`` too: what keeps a registry from opening is to be found. Raises RegistryClosed and
+        WrongLoop.
+        """
+        if self._over or self._loop is not None:
+            self._check()
+        try:
+            return tuple(await self._bounded("examine", self.inner.examine()))
+        except RegistryError as error:
+            return (EXAMINE_FAILED(f"{self.url} could not be examined to the end: {error}"),)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are possible, in the loop that opened it."""
+        return self._loop is not None and not self._over
+
+    @property
+    def statistics(self) -> WatchStatistics:
+        """How its watches are doing. Any thread may ask."""
+        states = [watch.state for watch in self._watches if watch.active]
+        return WatchStatistics(states.count("live"), states.count("resyncing"), self._tally.resyncs)
 
     def claim(self, record: Service) -> None:
         """Reserve a node for one announcement. Raises InvalidService where another holds it."""
@@ -184,7 +240,14 @@ class Checked(Layer):
             self._let_go()
             process.hush(self._loop)
 
-    async def _together(self, verb: str, calls: list[Callable[[], Awaitable[None]]]) -> None:
+    def _observed(
+        self, verb: str, of: Service | str, call: Coroutine[object, object, T]
+    ) -> Coroutine[object, object, T]:
+        for observer in self.observers:
+            call = observer.operation(verb, of, call)
+        return call
+
+    async def _together(self, verb: str, calls: Sequence[Callable[[], Awaitable[None]]]) -> None:
         if len(calls) == 1:
             await self._bounded(verb, calls[0]())
             return
@@ -196,12 +259,10 @@ class Checked(Layer):
                 raise self._translate(result, verb)
 
     async def _bounded(self, verb: str, call: Awaitable[T]) -> T:
-        limit = asyncio.timeout(self.options.timeout)
         try:
-            async with limit:
-                return await call
+            return await bounded(call, self.options.timeout)
         except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, TimeoutError) and limit.expired():
+            if isinstance(error, Overdue):
                 raise RegistryTimeout(
                     f"{verb}: {self.url} did not answer within {self.options.timeout:g} s (option timeout)"
                 ) from error
@@ -216,7 +277,7 @@ class Checked(Layer):
         return translate(error, self.inner.errors, self.url, verb)
 
 
-async def _all(calls: list[Callable[[], Awaitable[None]]]) -> list[BaseException | None]:
+async def _all(calls: Sequence[Callable[[], Awaitable[None]]]) -> list[BaseException | None]:
     return list(await asyncio.gather(*map(_outcome, calls), return_exceptions=True))
 
 

@@ -62,6 +62,21 @@ class _PlainNode(msgspec.Struct):
     status: Status = Status.PASSING
 
 
+class _WrittenNode(msgspec.Struct, omit_defaults=True):
+    id: str
+    address: str
+    metadata: FrozenDict
+    status: str = ""
+
+
+class _WrittenService(msgspec.Struct):
+    name: str
+    version: str
+    metadata: FrozenDict
+    endpoints: _Raw
+    nodes: list[_WrittenNode]
+
+
 class _Service(msgspec.Struct):
     name: str
     version: str | None = None
@@ -70,6 +85,8 @@ class _Service(msgspec.Struct):
     nodes: list[_Node | None] | None = None
 
 
+_encode = msgspec.json.Encoder(enc_hook=str.__str__, order="deterministic").encode  # metadata sorted, not fields
+_NO_ENDPOINTS = msgspec.Raw(b"[]")
 _decode_service = msgspec.json.Decoder(_Service).decode
 _decode_nodes = msgspec.json.Decoder(list[_PlainNode]).decode
 _decode_endpoints = msgspec.json.Decoder(list[_Endpoint | None] | None).decode
@@ -81,23 +98,10 @@ _ESCAPES = tuple((char.encode(), rb"\u%04x" % ord(char)) for char in "&<>\u2028\
 
 def encode(service: Service) -> bytes:
     """The service as go-micro's JSON: no spaces, metadata sorted, ``<>&`` and line separators escaped as Go does."""
-    document = {
-        "name": service.name,
-        "version": service.version,
-        "metadata": dict(sorted(service.metadata.items())),
-        "endpoints": [
-            {
-                "name": endpoint.name,
-                "request": _value_document(endpoint.request, MAX_DEPTH),
-                "response": _value_document(endpoint.response, MAX_DEPTH),
-                "metadata": dict(sorted(endpoint.metadata.items())),
-            }
-            for endpoint in service.endpoints
-        ],
-        "nodes": [_node_document(node) for node in service.nodes],
-    }
+    nodes = [_written(node) for node in service.nodes]
     try:
-        text = msgspec.json.encode(document, enc_hook=str.__str__)
+        endpoints = _encoded_endpoints(service.endpoints) if service.endpoints else _NO_ENDPOINTS
+        text = _encode(_WrittenService(service.name, service.version, service.metadata, endpoints, nodes))
     except UnicodeEncodeError as error:
         raise InvalidService(
             f"service {service.name!r} contains a lone surrogate ({error.object[error.start]!r}), "
@@ -162,15 +166,24 @@ def lenient_text(text: str, what: str) -> str:
     return text
 
 
-def _node_document(node: Node) -> dict[str, object]:
-    document: dict[str, object] = {
-        "id": node.id,
-        "address": node.address,
-        "metadata": dict(sorted(node.metadata.items())),
-    }
-    if node.status is not Status.PASSING:
-        document["status"] = str(node.status)
-    return document
+def _written(node: Node) -> _WrittenNode:
+    status = "" if node.status is Status.PASSING else str(node.status)
+    return _WrittenNode(node.id, node.address, node.metadata, status)
+
+
+@lru_cache(maxsize=128)
+def _encoded_endpoints(endpoints: tuple[Endpoint, ...]) -> _Raw:
+    """A list of endpoints, which most nodes of a service share. Not for one that is empty."""
+    documents = [
+        {
+            "name": endpoint.name,
+            "request": _value_document(endpoint.request, MAX_DEPTH),
+            "response": _value_document(endpoint.response, MAX_DEPTH),
+            "metadata": dict(sorted(endpoint.metadata.items())),
+        }
+        for endpoint in endpoints
+    ]
+    return _Raw(msgspec.json.encode(documents, enc_hook=str.__str__))
 
 
 def _value_document(value: Value | None, depth: int) -> dict[str, object] | None:

@@ -47,12 +47,19 @@ _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhos
 _IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
+_OCTET = r"(?:[0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])"
+_COMMON = re.compile(rf"(?:[1-9]|[1-9][0-9]|1[0-9]{{2}}|2[01][0-9]|22[0-3])(?:\.{_OCTET}){{3}}:(?:[1-9][0-9]{{0,3}}|[1-5][0-9]{{4}})")
+"""Addresses that most nodes have, and with which nothing is wrong: IPv4, unicast, and a port below 60,000."""
+
+
 def check_advertised(address: str) -> None:
     """Refuse what nobody can call: no ``host:port``, a wildcard, a multicast or the broadcast address.
 
     Loopback passes: on one machine it works, and it is refused only where it would be chosen automatically.
     Raises InvalidService.
     """
+    if type(address) is str and _COMMON.fullmatch(address):
+        return
     host, _ = split_address(address)
     why = _refusal(host, allow_loopback=True, allow_link_local=True)
     if why:

@@ -13,6 +13,7 @@ from typing import ClassVar, Self, TypeVar
 
 from microreg import options as config
 from microreg.errors import RegistryError
+from microreg.findings import Finding
 from microreg.model import Service
 from microreg.rules import DEFAULT_TTL
 from microreg.url import RegistryURL
@@ -35,6 +36,8 @@ class Registry(ABC):
     """
 
     Options: ClassVar[type[config.Options]] = config.Options
+    prompt: bool = False
+    """Whether its verbs wait for nothing, since everything is in this process: none of their coroutines suspends."""
     capabilities: frozenset[str] = frozenset()
     errors: ClassVar[Mapping[type[Exception], type[RegistryError]]] = {}
 
@@ -74,9 +77,22 @@ class Registry(ABC):
     def watch(self, name: str | None = None) -> Watch:
         """Follow one name, or all: first a Snapshot, then Changes without a gap."""
 
+    def holds(self, record: Service) -> bool:
+        """Whether this very object is what is registered, and no check of it is needed; False where nobody knows."""
+        return False
+
     def advertised_host(self) -> str | None:
         """The address of this machine that users of this registry reach it by, where the backend knows it."""
         return None
+
+    async def examine(self) -> tuple[Finding, ...]:
+        """What is good, odd or wrong about this registry here and now, for ``microreg doctor``; () by default.
+
+        It looks and writes nothing. It may be called before ``open()``, and after one that failed: what needs an open
+        store is then left out. Through ``Checked`` it ends within the ``timeout`` option, and an error of the store
+        is a finding.
+        """
+        return ()
 
     def unwrap(self, kind: type[R]) -> R | None:
         """The registry of this class among the layers from here inwards, None where there is none."""
@@ -96,7 +112,16 @@ class Registry(ABC):
 
 
 class Layer(Registry):
-    """A registry around a registry: hands every call on, until a subclass says otherwise."""
+    """A registry around a registry: hands every call on, until a subclass says otherwise.
+
+    ``inside_composites`` is False for a layer that has to be around the whole of a ``mirror:`` or ``fallback:``,
+    not in a part of it.
+    """
+
+    inside_composites: ClassVar[bool] = True
+
+    transparent: ClassVar[bool] = False
+    """Whether it changes no answer, so that who asks may as well ask what is inside."""
 
     def __init__(self, inner: Registry, url: RegistryURL, options: config.Options) -> None:
         super().__init__(url, options)
@@ -134,6 +159,10 @@ class Layer(Registry):
     def advertised_host(self) -> str | None:
         """See :meth:`Registry.advertised_host`."""
         return self.inner.advertised_host()
+
+    async def examine(self) -> tuple[Finding, ...]:
+        """See :meth:`Registry.examine`. A layer that has findings of its own adds them to these."""
+        return await self.inner.examine()
 
     def unwrap(self, kind: type[R]) -> R | None:
         """See :meth:`Registry.unwrap`."""

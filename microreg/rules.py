@@ -37,6 +37,8 @@ _KEY = re.compile(r"[A-Za-z0-9_.-]{1,128}", re.ASCII)
 _MAX_PAIRS = 64
 _MAX_VALUE = 1024
 _MAX_TEXT = 255
+_OVERHEAD = 30
+"""A sixth of the bytes that an encoded record has beside names, ids and the like, at most."""
 
 
 def check_service(service: Service) -> None:
@@ -44,12 +46,15 @@ def check_service(service: Service) -> None:
     _check_shape(service)
     _check_name(service.name, "service name")
     _check_text(service.version, f"version of service {service.name!r}")
-    _check_metadata(service.metadata, f"metadata of service {service.name!r}")
+    if not _is_plain(service.metadata):
+        _check_metadata(service.metadata, f"metadata of service {service.name!r}")
     for endpoint in service.endpoints:
         _check_endpoint(endpoint, service.name)
     for node in service.nodes:
         _check_node(node, service.name)
     for record in service.records():
+        if _is_small(record):
+            continue
         size = len(codec.encode(record))
         if size > codec.MAX_RECORD:
             raise RecordTooLarge(
@@ -70,6 +75,8 @@ def check_removal(service: Service) -> None:
 
 def check_ttl(ttl: float) -> float:
     """The ttl as a float: seconds from 1 to 86,400 (one day)."""
+    if type(ttl) is float and MIN_TTL <= ttl <= MAX_TTL:
+        return ttl
     if not is_number(ttl) or not MIN_TTL <= ttl <= MAX_TTL:
         raise InvalidService(f"ttl {shown(ttl)}: expected a number of seconds, {MIN_TTL:g} to {MAX_TTL:g} (one day)")
     return float(ttl)
@@ -89,21 +96,20 @@ def _lenient(text: str, what: str) -> None:
 def _check_shape(service: Service) -> None:
     if not isinstance(service, Service):
         raise InvalidService(f"expected a microreg.Service, got {type(service).__name__}")
-    name = shown(service.name)
     if not service.nodes:
         raise InvalidService(
-            f"service {name} has no node: a registry stores nodes, so at least one is needed, "
+            f"service {shown(service.name)} has no node: a registry stores nodes, so at least one is needed, "
             "for example Service(name, nodes=[Node('10.0.0.7:8080')])"
         )
     seen: set[str] = set()
     for node in service.nodes:
         if not isinstance(node, Node):
-            raise InvalidService(f"node of service {name} is {shown(node)}; expected a microreg.Node")
+            raise InvalidService(f"node of service {shown(service.name)} is {shown(node)}; expected a microreg.Node")
         if not isinstance(node.id, str):
-            raise InvalidService(f"node id of service {name} is {shown(node.id)}; expected a str")
+            raise InvalidService(f"node id of service {shown(service.name)} is {shown(node.id)}; expected a str")
         if node.id in seen:
             raise InvalidService(
-                f"service {name} has two nodes with the id {shown(node.id)}; ids are unique within a service"
+                f"service {shown(service.name)} has two nodes with the id {shown(node.id)}; ids are unique within a service"
             )
         seen.add(node.id)
 
@@ -143,6 +149,30 @@ def _check_metadata(metadata: Mapping[str, str], what: str) -> None:
             raise InvalidService(f"{what}: value of {key!r} has {size} bytes; at most {_MAX_VALUE} are allowed")
 
 
+def _is_plain(metadata: Mapping[str, str]) -> bool:
+    """Whether nothing is wrong with metadata such as nearly everybody has; False where it takes a closer look."""
+    if not metadata:
+        return True
+    if len(metadata) > _MAX_PAIRS:
+        return False
+    for key, value in metadata.items():
+        if type(key) is not str or type(value) is not str or len(value) > _MAX_VALUE:
+            return False
+        if not value.isascii() or not _KEY.fullmatch(key):
+            return False
+    return True
+
+
+def _is_small(record: Service) -> bool:
+    """Whether the record cannot be too large, without encoding it: at most six bytes of JSON for a character."""
+    node = record.nodes[0]
+    size = len(record.name) + len(record.version) + len(node.id) + len(node.address) + _OVERHEAD
+    for metadata in (record.metadata, node.metadata):
+        for key, value in metadata.items():
+            size += len(key) + len(value) + 1
+    return not record.endpoints and 6 * size <= codec.MAX_RECORD
+
+
 def _check_endpoint(endpoint: Endpoint, name: str) -> None:
     if not isinstance(endpoint, Endpoint):
         raise InvalidService(f"endpoint of service {name!r} is {shown(endpoint)}; expected a microreg.Endpoint")
@@ -170,6 +200,7 @@ def _check_value(value: Value, what: str, depth: int) -> None:
 def _check_node(node: Node, name: str) -> None:
     _check_name(node.id, f"node id of service {name!r}")
     check_advertised(node.address)
-    _check_metadata(node.metadata, f"metadata of node {node.id!r} of service {name!r}")
+    if not _is_plain(node.metadata):
+        _check_metadata(node.metadata, f"metadata of node {node.id!r} of service {name!r}")
     if not isinstance(node.status, Status):
         raise InvalidService(f"status of node {node.id!r} is {shown(node.status)}; expected a microreg.Status")

@@ -35,7 +35,7 @@ __all__ = [
     "in_thread",
     "local_path",
     "poll",
-    "resolves",
+    "resolve",
 ]
 
 log = logging.getLogger("microreg.toolkit")
@@ -74,14 +74,14 @@ async def poll(
         await asyncio.sleep(max(_SHORTEST, interval * random_source.uniform(0.9, 1.1)))
 
 
-async def resolves(host: str, patience: float = 3.0) -> bool:
-    """Whether a host name is known here, or is an address, as far as is told within ``patience`` seconds."""
+async def resolve(host: str, patience: float = 3.0) -> tuple[str, ...]:
+    """The addresses of a host as it is known here, sorted; none where it is not, or not within ``patience`` seconds."""
     try:
         async with asyncio.timeout(patience):
-            await asyncio.get_running_loop().getaddrinfo(host, None)
+            found = await asyncio.get_running_loop().getaddrinfo(host, None)
     except (OSError, UnicodeError):  # TimeoutError is an OSError
-        return False
-    return True
+        return ()
+    return tuple(sorted({str(each[4][0]) for each in found}))
 
 
 async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -168,7 +168,8 @@ class Deadlines(Generic[K]):
         self._when[key] = when
         if before is None or when < before:
             self._push(key, when)
-            self._arm()
+            if self._heap[0][0] >= when:
+                self._arm()
 
     def get(self, key: K) -> float | None:
         """The deadline of a key, None where it has none."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote_to_bytes
 
 from microreg.errors import ConfigError
@@ -114,6 +114,12 @@ class RegistryURL:
             if len(found) < number:
                 raise ConfigError(f"host {number} of the {self.scheme}:// URL repeats {host}, port {port}")
         return tuple(found.values())
+
+    def with_timeout(self, seconds: float) -> RegistryURL:
+        """The same with another option ``timeout``, in all its parts."""
+        if self.parts:
+            return replace(self, parts=tuple(part.with_timeout(seconds) for part in self.parts))
+        return replace(self, options={**self.options, "timeout": f"{seconds:f}"})
 
     def __str__(self) -> str:
         head = "".join(f"{layer}+" for layer in self.layers) + self.scheme + ":"

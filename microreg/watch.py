@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from contextvars import ContextVar
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 from weakref import ref
@@ -32,7 +33,7 @@ from microreg.errors import (
 )
 from microreg.events import Action, Change, Event, Reason, Snapshot
 
-__all__ = ["HOPELESS", "Source", "Watch"]
+__all__ = ["HOPELESS", "Source", "Tally", "Watch", "reading"]
 
 log = logging.getLogger("microreg.watch")
 
@@ -51,6 +52,23 @@ _STEP = 500
 
 _reading: ContextVar[Callable[[], Watch | None]] = ContextVar("microreg.watch", default=lambda: None)
 """The watch whose source runs here; a weak reference, since tasks that a source starts inherit it."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is counted of one watch, or of several together."""
+
+    resyncs: int = 0
+    """How often a store was read again, after a gap, and the difference told."""
+
+
+def reading() -> Watch | None:
+    """The watch whose source runs here, or started the task that runs here; None elsewhere."""
+    return _reading.get()()
+
+
+def _nobody() -> None:
+    """Nobody wants to hear of it."""
 
 
 def _as_is(error: Exception) -> RegistryError:
@@ -89,7 +107,12 @@ class Watch:
         self.backoff = _BACKOFF_BASE
         """Seconds within which a lost source is opened again, at some random moment; each failure doubles them."""
         self.error: RegistryError | None = None
+        self.tally = Tally()
+        """Its resyncs; a registry has all its watches count in one."""
+        self.on_state: Callable[[], None] = _nobody
+        """Called when ``state`` or ``error`` may be another."""
         self._live = False
+        self._doubt: RegistryError | None = None
         self._outer: Watch | None = None
         self._parts: tuple[Watch, ...] = ()
         self._translate = translate
@@ -103,7 +126,22 @@ class Watch:
     @property
     def state(self) -> Literal["live", "resyncing"]:
         """``resyncing`` until the store has been read (again), and every part has read its own, then ``live``."""
-        return "live" if self._live and all(part.state == "live" for part in self._parts) else "resyncing"
+        sure = self._live and self._doubt is None
+        return "live" if sure and all(part.state == "live" for part in self._parts) else "resyncing"
+
+    def doubt(self, error: RegistryError | None) -> None:
+        """For a source that joins several stores, and goes on where one is lost: not ``live``, until told None.
+
+        A source that begins anew begins without doubt.
+        """
+        if error is not self._doubt:
+            self._doubt = error
+            self._tell(error)
+
+    @property
+    def active(self) -> bool:
+        """Whether it was entered, and is not over."""
+        return self._task is not None and self._fatal is None and not self._closed
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -153,9 +191,14 @@ class Watch:
     def _lost(self, error: RegistryError) -> None:
         """Not live any more, because of this error; the watches that this one is a part of tell it too."""
         self._live = False
+        self._doubt = None
+        self._tell(error)
+
+    def _tell(self, error: RegistryError | None) -> None:
         watch: Watch | None = self
         while watch is not None:
-            watch.error = error
+            watch.error = error or watch.error
+            watch.on_state()
             watch = watch._outer
 
     # -- consumer --------------------------------------------------------------------------------
@@ -258,7 +301,10 @@ class Watch:
                 self._backlog.note(key, None, reason)
             if count % _STEP == 0:
                 await asyncio.sleep(0)
+        if self._synced and reason is Reason.LOST:
+            self.tally.resyncs += 1
         self._synced = self._live = True
+        self._tell(None)
         self._notify()
 
     def _change(self, change: Change) -> None:

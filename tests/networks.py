@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from support import clean_env
 
@@ -43,6 +43,10 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCGIFINDEX, _IFF_UP = 0x8913, 0x8914, 0x8933, 1
 _RTM_NEWLINK, _RTM_NEWADDR, _RTM_DELADDR = 16, 20, 21
 _REQUEST_ACK, _CREATE_REPLACE = 5, 0x500
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_F_NODAD = 1, 2, 2
+_NFNL_SUBSYS_NFTABLES = 10
+_NFT_NEWTABLE, _NFT_NEWCHAIN = _NFNL_SUBSYS_NFTABLES << 8, _NFNL_SUBSYS_NFTABLES << 8 | 3
+_NF_IN, _NF_OUT = 1, 3
+_NETLINK_NETFILTER = 12
 _PATIENCE = 5.0
 _IFLA_AF_SPEC, _IFLA_INET6_ADDR_GEN_MODE = 26, 8
 
@@ -132,9 +136,9 @@ class Network:
         """What hosts can be plugged into: a part ``loss`` of all frames is lost, the others need ``delay`` seconds."""
         return Segment(loss, delay)
 
-    def host(self) -> Host:
-        """A host with nothing but loopback."""
-        return _elsewhere(None, lambda: Host(self))
+    def host(self, *, loopback: bool = True) -> Host:
+        """A host with nothing but loopback, or with that down too."""
+        return _elsewhere(None, lambda: Host(self, loopback))
 
     def close(self) -> None:
         """Stop carrying, and give up all hosts."""
@@ -225,7 +229,7 @@ class Port:
 class Host:
     """A network namespace. Made by :meth:`Network.host`, in a thread that goes there."""
 
-    def __init__(self, net: Network) -> None:
+    def __init__(self, net: Network, loopback: bool) -> None:
         self._net = net
         _check(_libc().unshare(_CLONE_NEWNET))
         self.namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -234,7 +238,8 @@ class Host:
         net.keep(self._control.close)
         self._netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         net.keep(self._netlink.close)
-        self._up("lo")
+        if loopback:
+            self._up("lo")
 
     def plug(self, segment: Segment, *addresses: str, name: str = "eth0") -> Port:
         """A new interface with these addresses (no others: IPv6 makes none up), plugged into a segment."""
@@ -259,6 +264,22 @@ class Host:
             return made
 
         return _elsewhere(self.namespace, make)
+
+    def tcp(self, address: str, port: int) -> socket.socket:
+        """A TCP socket of this process that listens on this host."""
+
+        def make() -> socket.socket:
+            made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            self._net.keep(made.close)
+            made.bind((address, port))
+            made.listen()
+            return made
+
+        return _elsewhere(self.namespace, make)
+
+    def drop(self, hook: Literal["in", "out"]) -> None:
+        """A firewall (nftables) that drops every IPv4 packet that comes in, or goes out. Raises OSError."""
+        _elsewhere(self.namespace, lambda: _drop(_NF_IN if hook == "in" else _NF_OUT))
 
     @asynccontextmanager
     async def process(
@@ -412,6 +433,26 @@ def _tap(name: str) -> int:
         os.close(tap)
         raise
     return tap
+
+
+def _drop(hook: int) -> None:
+    """A table with one chain, whose policy is to drop (linux/netfilter/nf_tables.h)."""
+    place = _attribute(1, struct.pack("!I", hook)) + _attribute(2, struct.pack("!i", 0))
+    table = _attribute(1, b"test\0")
+    chain = table + _attribute(3, b"all\0") + _attribute(4 | 0x8000, place)
+    chain += _attribute(5, struct.pack("!I", 0)) + _attribute(7, b"filter\0")
+    steps = ((16, 0, b""), (_NFT_NEWTABLE, 2, table), (_NFT_NEWCHAIN, 2, chain), (17, 0, b""))
+    batch = b""
+    for kind, family, body in steps:
+        part = struct.pack("!BBH", family, 0, 0 if family else _NFNL_SUBSYS_NFTABLES) + body
+        flags = _REQUEST_ACK | (_CREATE_REPLACE & 0x400) if family else 1
+        batch += struct.pack("IHHII", 16 + len(part), kind, flags, 1, 0) + part
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as netlink:
+        netlink.send(batch)
+        for _ in range(2):
+            error = -struct.unpack_from("i", netlink.recv(65536), 16)[0]
+            if error:
+                raise OSError(error, f"nftables: {os.strerror(error)}")
 
 
 def _attribute(kind: int, data: bytes) -> bytes:

@@ -6,52 +6,31 @@ Imports inside functions and under ``if TYPE_CHECKING`` count like all others.
 from __future__ import annotations
 
 import ast
-import functools
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import structure
+from structure import FILES, HEIGHT, imports, module, tree, unit, within
 from support import ROOT, python
 
-# A module imports only what stands on a line above its own. Files of one package see each other, except that
-# no backend imports another.
-FLOORS = """
-errors
-model net process arguments files
-url
-events
-catalog codec
-backlog tls translation rules
-watch
-registry
-checked toolkit
-backends layers
-hookspecs
-plugins
-connect
-announce selector
-sync testing
-microreg
-integrations server
-cli
-__main__
-"""
-HEIGHT = {unit: height for height, line in enumerate(FLOORS.split("\n")) for unit in line.split()}
-PART_OF = {  # files of their own for their length only; what they hold is offered by that module
-    "address": "net",
-    "options": "url",
-}
-
 # The kit's servers and proxies go on whatever the loop under test does.
-THREADED = {"cli.loop", "sync", "toolkit", "testing.proxy", "testing.server"}
+# An exporter of telemetry reads from threads of its own.
+THREADED = {
+    "cli.loop",
+    "integrations.opentelemetry",
+    "sync",
+    "testing.hub",
+    "testing.proxy",
+    "testing.server",
+    "toolkit",
+}
 # What only these may import. The front door needs importlib.metadata for __version__, inside a function.
 ONLY = {
     "pluggy": {"plugins", "hookspecs"},
     "importlib.metadata": {"plugins", "hookspecs", "microreg"},
     "threading": THREADED,
-    "concurrent": {"cli.loop", "sync", "toolkit"},
+    "concurrent": {"cli.loop", "sync", "testing.hub", "toolkit"},
     "multiprocessing": set[str](),
     "zeroconf": set[str](),
     "typer": {"cli"},
@@ -65,52 +44,13 @@ ONLY = {
     "hypercorn": set[str](),
     "granian": set[str](),
     "httpx": {"integrations.httpx"},
+    "opentelemetry": {"integrations.opentelemetry"},
     "httpx2": {"integrations.httpx", "integrations.httpx2"},
 }
 THREAD_CALLS = {"to_thread", "run_in_executor", "run_coroutine_threadsafe"}
 MAX_MODULE, MAX_FUNCTION = 320, 50
 
-FILES = sorted((ROOT / "microreg").rglob("*.py"))
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
-
-
-@functools.cache
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def module(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def unit(name: str) -> str:
-    """``microreg.selector.filters`` is of the unit ``selector``; the front door is ``microreg``."""
-    first = name.split(".")[1] if "." in name else name
-    return PART_OF.get(first, first)
-
-
-def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """Every module that a file imports, absolute: submodules as such, a name as the module it comes from."""
-    package = module(path) if path.name == "__init__.py" else module(path).rpartition(".")[0]
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            source = ".".join([*above, *filter(None, [node.module])])
-            for alias in node.names:
-                full = f"{source}.{alias.name}"
-                yield node.lineno, full if is_module(full) else source
-
-
-def is_module(name: str) -> bool:
-    path = ROOT.joinpath(*name.split("."))
-    return path.with_suffix(".py").is_file() or path.is_dir() or name in ("importlib.metadata",)
-
-
-def within(name: str, package: str) -> bool:
-    return name == package or name.startswith(f"{package}.")
 
 
 @each_file
@@ -195,7 +135,7 @@ def test_the_checks_see_what_they_are_there_for(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "microreg" / "connect.py").touch()
     path = tmp_path / "microreg" / "backends" / "x.py"
     path.write_text("def f():\n from ..connect import connect\n from .. import connect\n import zeroconf.x\n")
-    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    monkeypatch.setattr(structure, "ROOT", tmp_path)
     assert [name for _, name in imports(path)] == ["microreg.connect", "microreg.connect", "zeroconf.x"]
     with pytest.raises(AssertionError, match=r"backends imports microreg\.connect"):
         test_imports_go_down(path)

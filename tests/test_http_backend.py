@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
+import ssl
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import aiohttp
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microreg import connect
+from microreg import Node, Service, connect
 from microreg.backends.http.client import Client
 from microreg.backends.http.eventstream import Parser, Received
-from microreg.backends.http.failures import connection_failure, refusal
+from microreg.backends.http.failures import Superseded, connection_failure, refusal
+from microreg.codec import encode
 from microreg.errors import (
     ConfigError,
     InvalidService,
@@ -26,6 +34,7 @@ from microreg.errors import (
     ServiceNotFound,
     Unsupported,
 )
+from microreg.events import Snapshot
 from support import python, run, wait_until
 from web import Web
 
@@ -64,6 +73,13 @@ def test_certificates_that_are_none(option: str, tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="TLS: .*expected "):
         run(main())
+
+
+def test_without_its_client_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("microreg.backends.http.find_spec", lambda name: None)
+    for scheme in ("http", "https"):
+        with pytest.raises(ConfigError, match=rf"{scheme}:// needs aiohttp: pip install 'microreg\[http\]'"):
+            connect(f"{scheme}://127.0.0.1")
 
 
 def test_a_token_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +137,155 @@ def test_answers_that_break_off(mode: str) -> None:
 
     with Web(mode=mode) as web:
         run(main(web.port))
+
+
+@asynccontextmanager
+async def answering(head: bytes, *parts: bytes, tls: ssl.SSLContext | None = None) -> AsyncGenerator[str]:
+    """The address of a server that gives everybody this answer. Streams, and no answer at all, end with the client."""
+    answering = set[asyncio.Task[None]]()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(head)
+            for part in (b"\r\n\r\n", *parts) if head else ():
+                writer.write(part)
+                await writer.drain()
+            if not head or b"event-stream" in head:
+                await reader.read()
+        writer.close()
+        await asyncio.wait([asyncio.ensure_future(writer.wait_closed())])
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answering.add(asyncio.create_task(answer(reader, writer)))
+
+    async with await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls) as server:
+        yield f"{'http' if tls is None else 'https'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    await asyncio.gather(*answering)
+
+
+NODE = Service("a", nodes=[Node("10.0.0.1:80", id="x")])
+PLAIN = b"HTTP/1.1 200 OK\r\nConnection: close"
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "why"),
+    [
+        (PLAIN, b"<html>sign in here</html>", "no microreg server"),
+        (PLAIN, b'{"services":7}', "no microreg server"),
+        (PLAIN, b'{"services":[', "no microreg server"),
+        (PLAIN, b'{"services":"\xff"}', "no microreg server"),
+        (PLAIN + b"\r\nContent-Encoding: gzip", b"no gzip", "127.0.0.1"),
+        (PLAIN + b"\r\nContent-Encoding: gzip", gzip.compress(b" " * 3_000_000), "more than 1000000 bytes"),
+        (PLAIN, b" " * 3_000_000, "more than 1000000 bytes"),
+        (b"HTTP/1.1 204 No Content\r\nConnection: close", b"", "no microreg server"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked", b"zz\r\n", "127.0.0.1"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99", b"cut", "127.0.0.1"),
+        (b"HTTP/1.1 302 Found\r\nConnection: close\r\nLocation: http://elsewhere/", b"", "redirects to 'http://else"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x", b"", "127.0.0.1"),
+        (b"HTTP/1.1 418 Teapot\r\nConnection: close", b"", "no microreg server"),
+        (b"SSH-2.0-OpenSSH_9.2", b"", "127.0.0.1"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000, b"", "127.0.0.1"),
+    ],
+)
+def test_whatever_answers_every_call_fails_and_says_where(
+    head: bytes, body: bytes, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("microreg.backends.http.client._LARGEST", 1_000_000)
+
+    async def main() -> None:
+        async with answering(head, body) as url, connect(url) as registry:
+            reads: tuple[Coroutine[object, object, object], ...] = registry.list_services(), registry.get_service("a")
+            for call in reads:
+                with pytest.raises(RegistryUnavailable, match=why):
+                    await call
+            if b"204" not in head:  # which is the answer to them
+                for write in (registry.register(NODE), registry.deregister(NODE)):
+                    with pytest.raises(RegistryUnavailable):
+                        await write
+            async with registry.watch("a") as events:
+                await wait_until(lambda: isinstance(events.error, RegistryUnavailable))
+                assert events.state == "resyncing"
+
+    run(main())
+
+
+def test_answers_that_are_announced_are_waited_for() -> None:
+    async def main() -> None:
+        early = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n" + PLAIN
+        async with answering(early, b'{"services":["a"]}') as url, connect(url) as registry:
+            assert await registry.list_services() == ("a",)
+
+    run(main())
+
+
+def test_a_stream_that_somebody_collects_is_noticed_and_explained() -> None:
+    async def main() -> None:
+        async with answering(b"") as url, connect(f"{url}?timeout=200ms") as registry, registry.watch("a") as events:
+            await wait_until(lambda: isinstance(events.error, RegistryTimeout))
+            assert "must not collect (buffer)" in str(events.error)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b"event: change\ndata: {}\n\n",
+        b"event: change\ndata: [\n\n",
+        b"event: snapshot\ndata: {\"name\":7,\"services\":[]}\n\n",
+        b"event: snapshot\ndata: \xff\n\n",
+        b"data: " + b"[" * 100_000 + b"\nevent: change\n\n",
+    ],
+)
+def test_events_that_are_none_end_the_stream_and_are_told(event: bytes) -> None:
+    async def main() -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close"
+        async with answering(head, event) as url, connect(url) as registry, registry.watch("a") as events:
+            await wait_until(lambda: events.error)
+            assert "no microreg server, or a broken one" in str(events.error)
+
+    run(main())
+
+
+def test_what_cannot_be_decoded_in_an_event_harms_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream"
+        good = encode(NODE)
+        body = b'event: snapshot\ndata: {"name":"a","services":[{"name":7},%s]}\nid: e-1\n\n' % good
+        strange = b'event: later\ndata: {}\n\nevent: change\ndata: {"action":"create","service":{"nodes":7}}\n\n'
+        async with answering(head, body, strange) as url, connect(url) as registry, registry.watch("a") as events:
+            assert await anext(events) == Snapshot([NODE])
+            await wait_until(lambda: len(caplog.records) == 2)
+            assert events.state == "live"
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("name", "years", "why"),
+    [("127.0.0.1", 1, ""), ("127.0.0.1", -1, "expired"), ("192.0.2.1", 1, "IP address mismatch")],
+)
+def test_certificates_that_are_not_good_any_more(name: str, years: int, why: str, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    now = datetime.now(UTC)
+    certificate = authority.issue_cert(name, not_before=now - timedelta(800), not_after=now + timedelta(365 * years))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate.configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca"))
+
+    async def main() -> None:
+        async with answering(PLAIN, b'{"services":[]}', tls=context) as url:
+            async with connect(f"{url}?ca={tmp_path / 'ca'}") as registry:
+                if not why:
+                    assert await registry.list_services() == ()
+                    return
+                with pytest.raises(RegistryUnavailable, match=rf"TLS: .*{why}.*options ca and server_name"):
+                    await registry.list_services()
+                async with registry.watch("a") as events:
+                    await wait_until(lambda: why in str(events.error))
+
+    run(main())
 
 
 # -- events -----------------------------------------------------------------------------------------
@@ -188,9 +353,11 @@ def answer(status: int, body: bytes = b"", **headers: str) -> RegistryError:
         (502, b"<html>nginx</html>", RegistryUnavailable, "502 Reason"),
         (401, b"<html>proxy</html>", PermissionDenied, "401 Reason"),
         (407, b"", PermissionDenied, "407 Reason"),
-        (404, b"<html>", RegistryUnavailable, "no microreg server; is the path right"),
+        (404, b"<html>", RegistryUnavailable, r"no microreg server .*is the path right"),
         (404, b'["code"]', RegistryUnavailable, "no microreg server"),
-        (418, b"\xff", RegistryError, "418 Reason"),
+        (418, b"\xff", RegistryUnavailable, r"no microreg server \(418 Reason\)"),
+        (409, b'{"code":"superseded","detail":"D"}', Superseded, "D"),
+        (409, b"<html>", RegistryUnavailable, "no microreg server"),
     ],
 )
 def test_what_an_answer_means(status: int, body: bytes, kind: type[RegistryError], text: str) -> None:

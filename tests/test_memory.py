@@ -251,3 +251,23 @@ def test_whatever_is_done_a_watch_ends_in_what_get_service_says(script: list[tup
             )
 
     run(main())
+
+
+def test_it_is_prompt_and_knows_the_very_object_that_is_registered() -> None:
+    async def main() -> None:
+        first, equal = record(), record()
+        async with connect("memory://") as registry:
+            assert registry.prompt and not registry.holds(first)
+            for call in (registry.register(first), registry.get_service("greeter"), registry.list_services()):
+                with pytest.raises(StopIteration):
+                    call.send(None)
+            inner = registry.unwrap(MemoryRegistry)
+            assert inner is not None and inner.holds(first) and not inner.holds(equal)
+            await registry.register(equal)
+            assert inner.holds(first) and not inner.holds(equal)
+            with pytest.raises(StopIteration):
+                registry.deregister(first).send(None)
+            assert not inner.holds(first)
+        assert not inner.holds(first)
+
+    run(main())

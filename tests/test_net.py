@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Mapping
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from microreg import net
 from microreg.errors import ConfigError, InvalidService
 from microreg.net import (
     ADVERTISE_VARIABLE,
@@ -149,6 +151,29 @@ def test_join_address_refuses_what_split_address_does() -> None:
 def test_check_advertised_accepts(address: str) -> None:
     check_advertised(address)
     assert address_problem(address) == ""
+
+
+@given(
+    st.builds("{}:{}".format, st.ip_addresses(v=4), st.integers(0, 70_000))
+    | st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,3}){2,4}:[0-9]{1,5}", fullmatch=True)
+)
+@example("10.0.0.1:80\n")
+@example("010.0.0.1:80")
+@example("10.0.0.1:080")
+@example("223.255.255.255:59999")
+@example("0.0.0.1:80")
+def test_the_short_way_of_checking_an_address_says_what_the_long_way_says(address: str) -> None:
+    found: list[str] = []
+    for pattern in (net._COMMON, re.compile("(?!)")):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(net, "_COMMON", pattern)
+            try:
+                check_advertised(address)
+            except InvalidService as error:
+                found.append(str(error))
+            else:
+                found.append("")
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(

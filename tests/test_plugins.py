@@ -88,7 +88,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_what_is_installed_is_listed_without_importing_it(install: Install) -> None:
     install("plug", "raise AssertionError('imported')", backends={"mine": "plug:Mine"}, layers={"loud": "plug:Loud"})
     assert {"memory", "static", "mine"} <= set(plugins.names("microreg.backends"))
-    assert plugins.names("microreg.layers") == ("cache", "loud", "namespace")
+    assert plugins.names("microreg.layers") == ("cache", "loud", "namespace", "otel")
     assert plugins.installed("microreg.backends")["mine"].value == "plug:Mine"
     assert plugins.names("microreg.nothing") == ()
     assert "plug" not in sys.modules
@@ -289,7 +289,7 @@ def test_a_distribution_that_cannot_be_read_is_one_warning_and_hides_no_other(
     for _ in range(3):
         assert type(microreg.connect("mine://")).__name__ == "Wrapping"
     assert isinstance(microreg.connect("memory://").unwrap(MemoryRegistry), MemoryRegistry)
-    assert plugins.names("microreg.layers") == ("cache", "namespace")
+    assert plugins.names("microreg.layers") == ("cache", "namespace", "otel")
     (warning,) = warnings(caplog)
     assert warning.startswith("alien: UnicodeDecodeError: ")
 

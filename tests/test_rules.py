@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import strategies as given_
-from microreg import codec
+from microreg import codec, rules
 from microreg.errors import InvalidService, RecordTooLarge
 from microreg.model import Endpoint, Node, Service, Status, Value
 from microreg.rules import MAX_TTL, MIN_TTL, check_name, check_removal, check_service, check_ttl
@@ -303,3 +303,35 @@ def test_arbitrary_objects_are_refused_or_accepted_but_nothing_else(rng: random.
         assert str(error)
     else:
         assert codec.decode(codec.encode(built)) == built
+
+
+odd_pairs = st.dictionaries(
+    given_.keys | given_.printable | st.just("k" * 129), given_.utf8 | st.just("v" * 1025), max_size=3
+)
+large = st.builds(
+    lambda char, count, pairs: {f"k{number}": char * count for number in range(pairs)},
+    st.sampled_from("a<\x01é中😀\u2028"),
+    st.integers(900, 1024),
+    st.integers(0, 64),
+)
+
+
+@settings(max_examples=200)
+@given(odd_pairs | large, odd_pairs | large)
+def test_the_short_way_of_checking_refuses_what_the_long_way_does(
+    of_service: dict[str, str], of_node: dict[str, str]
+) -> None:
+    built = service(metadata=of_service, nodes=with_node(metadata=of_node).nodes)
+    found: list[str] = []
+    for long in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            if long:
+                patch.setattr(rules, "_is_plain", lambda _: False)
+                patch.setattr(rules, "_is_small", lambda _: False)
+            try:
+                check_service(built)
+            except InvalidService as error:
+                found.append(str(error))
+            else:
+                found.append("")
+    assert found[0] == found[1]

@@ -469,17 +469,73 @@ def test_explain_tells_every_node_and_why() -> None:
             lines = str(explanation).splitlines()
             assert lines[0] == "greeter: 3 of 6 nodes selected by p2c, 30 retries left; live"
             for text in (
-                "- n00000 10.0.0.0:80 passing 1 ? 0 5 ejected for 10 s after 5 failures",
-                "* n00001 10.0.0.1:80 passing 1 12.3 ms 1 0",
-                "* n00002 10.0.0.2:80 passing 1 ? 0 0",
-                "- n00004 10.0.0.4:80 critical 1 ? 0 0 its status is critical",
-                "- z 10.0.0.9:80 passing 1 ? 0 0 left out by the filter zone:a",
+                "- n00000 1 10.0.0.0:80 passing 1 ? 0 5 ejected for 10 s after 5 failures",
+                "* n00001 1 10.0.0.1:80 passing 1 by load 12.3 ms 1 0",
+                "* n00002 1 10.0.0.2:80 passing 1 by load ? 0 0",
+                "- n00004 1 10.0.0.4:80 critical 1 ? 0 0 its status is critical",
+                "- z 1 10.0.0.9:80 passing 1 ? 0 0 left out by the filter zone:a",
             ):
                 assert text in [" ".join(line.split()) for line in lines[2:]], str(explanation)
             first = explanation.nodes[1]
             assert (first.selected, first.weight, first.share, first.latency) == (True, 1, 1, 0.0123)
             assert (first.outstanding, first.failures, first.ejected, first.why) == (1, 0, 0, "")
             assert first.version == "1"
+
+    run(main())
+
+
+def test_explain_tells_what_decides_and_who_gets_how_much() -> None:
+    heavy, light, hidden = (Node(f"10.0.0.{n}:80", id=f"n{n}", metadata={"weight": str(n)}) for n in (3, 1, 0))
+
+    async def main() -> None:
+        for strategy, portions in (
+            ("weighted", {"n3": 0.75, "n1": 0.25, "n0": 0.0}),
+            ("random", {"n3": 1 / 3, "n1": 1 / 3, "n0": 1 / 3}),
+            ("p2c", {"n3": None, "n1": None, "n0": None}),
+        ):
+            async with selecting(strategy) as (selector, registry):
+                await put(registry, heavy, light, hidden, *greeters(1, Status.DRAINING))
+                await selector.select("greeter")
+                explanation = selector.explain("greeter")
+                assert {each.node.id: each.portion for each in explanation.nodes if each.selected} == portions
+                verdicts = {each.node.id: each.verdict for each in explanation.nodes}
+                assert verdicts == {"n3": "selected", "n1": "selected", "n0": "selected", "n00000": "status"}
+                assert explanation.nodes[1].portion == 0, "draining"
+                await registry.deregister(Service("greeter", nodes=[heavy, light, hidden]))
+
+    run(main())
+
+
+def test_explain_says_what_it_was_told_and_what_it_has_not_heard_of() -> None:
+    async def main() -> None:
+        async with selecting("random", ["zone:a", "version:1"], zone="a") as (selector, registry):
+            await put(registry, *greeters(1, zone="a"), Node("10.0.9.9:80", id="z", metadata={"zone": "b"}))
+            node = await selector.select("greeter")
+            explanation = selector.explain("greeter")
+            assert (explanation.filters, explanation.zone) == (("zone:a", "version:1"), "a")
+            assert [each.verdict for each in explanation.nodes] == ["selected", "filter"]
+            assert "zone:a and version:1; zone a is preferred" in explanation.heading
+            assert not explanation.heard and "has heard of no call yet" in str(explanation)
+            assert explanation.nodes[0].portion == 1.0
+            selector.report(node, latency=0.1)
+            await asyncio.sleep(0.1)
+            explanation = selector.explain("greeter")
+            assert explanation.heard and "has heard of no call yet" not in str(explanation)
+            assert not explanation.panic
+
+    run(main())
+
+
+def test_explain_says_an_error_once() -> None:
+    async def main() -> None:
+        async with selecting() as (selector, registry):
+            memory = registry.unwrap(MemoryRegistry)
+            assert memory is not None
+            memory.store.down = True
+            selector.explain("greeter")
+            await asyncio.sleep(10)
+            text = str(selector.explain("greeter"))
+            assert text.count("switched off") == 1 and "unknown; the registry is away" in text
 
     run(main())
 

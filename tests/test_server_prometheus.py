@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from microreg import Node, Service, Status
+from microreg import Node, Selector, Service, Status, announce
 from microreg.backends.memory import MemoryRegistry
 from microreg.server import Settings
 from serving import Serving, serving
@@ -194,6 +194,49 @@ def test_the_metrics_count_nodes_services_and_changes() -> None:
             assert after["process_cpu_seconds_total"] > 0 and after["process_start_time_seconds"] > 1e9
             async with server.watch():
                 assert (await metrics(server))["microreg_watchers"] == 1
+
+    run(main())
+
+
+def test_the_metrics_count_answers_and_watches() -> None:
+    async def main() -> None:
+        async with serving() as server:
+            await server.app.hub.ready()
+            await server.put("orders", "o1")
+            for _ in range(2):
+                assert (await server.http.get("/v1/services/nobody")).status_code == 404
+            async with server.watch("name=orders") as first:
+                await first.until(1)
+            async with server.watch("name=orders", last_event_id=first.last):
+                told = await metrics(server)
+            assert told['microreg_http_responses_total{code="404"}'] == 2
+            assert told['microreg_http_responses_total{code="204"}'] == 1
+            assert told['microreg_http_responses_total{code="200"}'] == 2  # those of the watches: they have begun
+            for resumed in ("true", "false"):
+                assert told[f'microreg_watches_total{{resumed="{resumed}"}}'] == 1
+            assert told["microreg_watches_stuck_total"] == 0 and told["microreg_changes_kept"] == 1
+
+    run(main())
+
+
+def test_the_metrics_are_those_of_telemetry_where_they_are_about_the_registry_behind() -> None:
+    async def main() -> None:
+        async with serving(url="cache+memory://") as server:
+            await server.app.hub.ready()
+            told = await metrics(server)
+            assert told['microreg_watch_count{microreg_registry_scheme="memory",microreg_watch_state="live"}'] == 1
+            assert told['microreg_watch_resyncs_total{microreg_registry_scheme="memory"}'] == 0
+            assert not [name for name in told if "announcement" in name or "selector" in name]
+            async with (  # of the program that the application is mounted in
+                announce(server.registry, "orders", address="10.0.0.1:80", drain_delay=0),
+                Selector(server.registry) as selector,
+            ):
+                await selector.select("orders")
+                told = await metrics(server)
+            live = 'microreg_service_name="orders",microreg_announcement_state="live"'
+            assert told[f"microreg_announcement_count{{{live}}}"] == 1
+            assert told['microreg_announcement_renewals_total{microreg_service_name="orders"}'] == 1
+            assert told['microreg_cache_age_seconds{microreg_service_name="orders"}'] == 0
 
     run(main())
 

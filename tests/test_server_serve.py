@@ -8,14 +8,14 @@ import logging
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from microreg import connect
-from microreg.cli.serve import _address, _tokens, _warn
+from microreg.cli import main as command
+from microreg.cli.serve import _address, _warn
 from microreg.errors import ConfigError
-from microreg.server import Settings, protocol
+from microreg.server import Settings, application, protocol
 from microreg.server.serve import listen, serve
 from serving import record
 from support import run, wait_until
@@ -58,10 +58,8 @@ async def running(settings: Settings | None = None, max_connections: int = 100) 
     stop, ready = asyncio.Event(), asyncio.Event()
     listener = listen("127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
-    async with connect("memory://") as registry:
-        serving = serve(
-            registry, listener, settings or Settings(), stop.wait, max_connections=max_connections, ready=ready.set
-        )
+    async with connect("memory://") as registry, application(registry, settings) as app:
+        serving = serve(app, listener, stop.wait, max_connections=max_connections, ready=ready.set)
         task = asyncio.create_task(serving)
         await ready.wait()
         try:
@@ -219,7 +217,7 @@ def test_it_ends_in_order() -> None:
     run(main())
 
 
-def test_where_it_cannot_listen(tmp_path: Path) -> None:
+def test_where_it_cannot_listen() -> None:
     first = listen("127.0.0.1", 0)
     port = first.sockets[0].getsockname()[1]
     assert first.url == f"http://127.0.0.1:{port}"
@@ -228,10 +226,6 @@ def test_where_it_cannot_listen(tmp_path: Path) -> None:
     first.close()
     with pytest.raises(ConfigError, match="cannot listen on no.such.host.invalid"):
         listen("no.such.host.invalid", 80)
-    with pytest.raises(ConfigError, match="belong together"):
-        listen("127.0.0.1", 0, cert=tmp_path / "cert.pem")
-    with pytest.raises(ConfigError, match="expected a certificate and its private key"):
-        listen("127.0.0.1", 0, tmp_path / "cert.pem", tmp_path / "key.pem")
 
 
 @pytest.mark.parametrize(
@@ -253,21 +247,12 @@ def test_where_nobody_can_listen(text: str) -> None:
         _address(text)
 
 
-def test_tokens_are_read_from_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "tokens"
-    path.write_text("\n  first-token  \r\nsecond-token\n\n")
-    assert _tokens("--token-file", path) == ("first-token", "second-token")
-    assert _tokens("--token-file", None) == ()
-    for text, why in (("", "is empty"), ("short", "token 1 is no good"), ("good-token\nbad token x", "token 2")):
-        path.write_text(text)
-        with pytest.raises(ConfigError, match=f"--token-file .*{why}") as caught:
-            _tokens("--token-file", path)
-        assert "bad token" not in str(caught.value) and "short" not in str(caught.value)
-    path.write_bytes(b"\xff" * 20)
-    with pytest.raises(ConfigError, match="not UTF-8"):
-        _tokens("--token-file", path)
-    with pytest.raises(ConfigError, match="No such file"):
-        _tokens("--token-file", tmp_path / "nowhere")
+def test_without_the_web_framework_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("microreg.cli.serve.find_spec", lambda name: None if name == "uvicorn" else name)
+    assert command(["serve", "--listen", "127.0.0.1:0"]) == 2
+    assert "the server needs uvicorn: pip install 'microreg[server]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import stat
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,11 +16,13 @@ from typing import ParamSpec, TypeVar
 import pytest
 
 import support
-from microreg import Node, Registry, Service, Status, connect
+from microreg import Node, Registry, Service, Status, connect, files
 from microreg.errors import ConfigError, ServiceNotFound
 from microreg.files import locked
 from microreg.server import state as state_room
-from microreg.server.state import State, StateFile
+from microreg.server import statefile as file_room
+from microreg.server.state import State
+from microreg.server.statefile import Clock, Kept, StateFile
 from microreg.testing.virtual import VirtualLoop
 from support import wait_until
 
@@ -51,11 +54,32 @@ def run(main: Coroutine[object, object, T]) -> T:
     return support.run(main, timeout=None, loop_factory=VirtualLoop)
 
 
+class Set(Clock):
+    """A clock that shows ``now`` when it is made, on a machine that has been running for ``up`` seconds then.
+
+    Without ``boot`` it is that of a system which does not tell how long it has been running.
+    """
+
+    def __init__(self, now: float, up: float = 0.0, boot: str = "") -> None:
+        self.boot = boot
+        self._loop = asyncio.get_running_loop()
+        self._made = self._loop.time()
+        self._up = up if boot else now
+        self._now = now
+
+    def uptime(self) -> float:
+        return self._up + self._loop.time() - self._made
+
+    def began(self) -> float:
+        return self._now - self._up
+
+
 @asynccontextmanager
-async def opened(path: Path, now: float = NOW, url: str = "memory://") -> AsyncGenerator[Registry]:
-    """A registry with this state, opened at ``now`` by wall clock."""
-    began = asyncio.get_running_loop().time()
-    async with State(connect(url), path, clock=lambda: now + asyncio.get_running_loop().time() - began) as registry:
+async def opened(
+    path: Path, now: float = NOW, url: str = "memory://", clock: Clock | None = None
+) -> AsyncGenerator[Registry]:
+    """A registry with this state, opened at ``now`` by the time of day, or by this clock."""
+    async with State(connect(url), path, clock=clock or Set(now)) as registry:
         yield registry
 
 
@@ -151,6 +175,48 @@ def test_a_clock_that_was_set_back_makes_nobody_immortal(path: Path) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("jump", [-86_400.0, -5.0, 5.0, 86_400.0, 1e9])
+def test_a_time_of_day_that_was_set_meanwhile_does_not_matter(path: Path, jump: float) -> None:
+    async def main() -> None:
+        async with opened(path, clock=Set(NOW, 1000.0, "b1")) as registry:
+            await registry.register(one(), ttl=30)
+        async with opened(path, clock=Set(NOW + 20 + jump, 1020.0, "b1")) as registry:
+            await asyncio.sleep(9)
+            assert await ids(registry) == ["n1"]
+            await asyncio.sleep(2)
+            assert await ids(registry) == []
+
+    run(main())
+
+
+@pytest.mark.parametrize(("up", "boot"), [(50.0, "b2"), (5000.0, "b2"), (0.0, "")])
+def test_after_a_restart_of_the_machine_the_time_of_day_counts(path: Path, up: float, boot: str) -> None:
+    async def main() -> None:
+        async with opened(path, clock=Set(NOW, 1000.0, "b1")) as registry:
+            await registry.register(one(), ttl=30)
+            await registry.register(one("n2"), ttl=90)
+            await asyncio.sleep(1)
+            await registry.register(one("n2"), ttl=60)
+        async with opened(path, clock=Set(NOW + 29, up, boot)) as registry:
+            assert await ids(registry) == ["n1", "n2"]
+        async with opened(path, clock=Set(NOW + 59, up + 7, f"{boot}3")) as registry:
+            assert await ids(registry) == ["n2"]
+            await asyncio.sleep(3)
+            assert await ids(registry) == []
+
+    run(main())
+
+
+def test_the_clock_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    assert abs(clock.began() + clock.uptime() - time.time()) < 1
+    if clock.boot:
+        assert clock.uptime() < time.time() - 1e8
+    monkeypatch.delattr("time.CLOCK_BOOTTIME", raising=False)
+    other = Clock()
+    assert other.boot == "" and abs(other.uptime() - time.time()) < 1 and abs(other.began()) < 1
+
+
 def test_a_restart_of_a_restart_goes_on_counting(path: Path) -> None:
     async def main() -> None:
         async with opened(path) as registry:
@@ -165,7 +231,7 @@ def test_a_restart_of_a_restart_goes_on_counting(path: Path) -> None:
 
 
 def test_the_file_is_for_its_owner_and_does_not_grow_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_room, "_GROWTH", 4096)
+    monkeypatch.setattr(file_room, "_GROWTH", 4096)
 
     async def main() -> None:
         async with opened(path) as registry:
@@ -258,7 +324,7 @@ def test_a_draft_that_a_crash_left_behind_does_not_matter(path: Path, caplog: py
         (lambda data: b"[section]\nkey = value\n", [], "it is no state of a microreg server"),
         (lambda data: bytes(range(256)) * 10, [], "it is no state of a microreg server"),
         (lambda data: data[:14], [], "it is no state of a microreg server"),
-        (lambda data: data.replace(b"1 0", b"1 3", 1), ["n1", "n2"], "it is damaged: lines are missing at its end"),
+        (lambda data: data.replace(b"1 0 ", b"1 3 ", 1), ["n1", "n2"], "it is damaged: lines are missing at its end"),
         (lambda data: data.replace(b"state 1", b"state 2", 1), [], "it is of version '2'"),
         (lambda data: data.replace(b'"n1"', b'"n9"'), ["n2"], "it is damaged: 1 of 2 lines cannot be read"),
         (lambda data: data.replace(b"10.0.0.1", b"10.0.\xff.1"), [], "it is damaged: 2 of 2 lines cannot be read"),
@@ -381,6 +447,31 @@ def test_a_disk_that_is_full_for_a_while_is_one_warning_and_nothing_is_lost(
     assert len(caplog.records) == 1
 
 
+def test_a_disk_that_is_full_at_the_start_is_a_warning_and_the_file_stays_as_it_was(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = written(path)
+    whole = files.write_whole
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def main() -> None:
+        monkeypatch.setattr(files, "write_whole", full)
+        async with opened(path) as registry:
+            assert await ids(registry) == ["n1", "n2"]
+            await registry.register(one("n3"), ttl=30)
+            await asyncio.sleep(5)
+            assert path.read_bytes() == before
+            assert ["cannot write the state file" in record.getMessage() for record in caplog.records] == [True]
+            monkeypatch.setattr(files, "write_whole", whole)
+            await asyncio.sleep(2)
+            async with opened(copied(path)) as other:
+                assert await ids(other) == ["n1", "n2", "n3"]
+
+    run(main())
+
+
 def test_a_file_that_somebody_removes_is_written_anew(path: Path) -> None:
     async def main() -> None:
         async with opened(path) as registry:
@@ -397,16 +488,19 @@ def test_a_file_that_somebody_removes_is_written_anew(path: Path) -> None:
 
 
 def test_what_was_written_is_one_short_line_for_a_renewal(path: Path) -> None:
-    file = StateFile(path)
+    clock = Clock()
+    now = clock.uptime()
+    file = StateFile(path, clock)
     assert file.open() == ([], "")
     record = one("n1", text="x" * 1000)
-    file.write({("greeter", "n1"): state_room.Kept(record, NOW + 30, 30)}, NOW)
+    file.write({("greeter", "n1"): Kept(record, now + 30, 30)})
     size = path.stat().st_size
-    file.write({("greeter", "n1"): state_room.Kept(one("n1", text="x" * 1000), NOW + 60, 30)}, NOW)
-    assert path.stat().st_size - size < 200
+    file.write({("greeter", "n1"): Kept(one("n1", text="x" * 1000), now + 60, 30)})
+    assert path.stat().st_size - size < 250
     file.release()
-    again = StateFile(path)
-    assert again.open() == ([state_room.Kept(record, NOW + 60, 30)], "")
+    again = StateFile(path, clock)
+    [kept], problem = again.open()
+    assert (kept.record, kept.ttl, problem) == (record, 30, "") and abs(kept.until - now - 60) < 1e-3
     again.release()
 
 
@@ -418,7 +512,7 @@ def test_closing_twice_and_opening_twice_is_fine(path: Path) -> None:
         await registry.register(one(), ttl=30)
         await registry.close()
         await registry.close()
-        async with opened(path, now=0.0) as other:
+        async with State(connect("memory://"), path) as other:
             assert await ids(other) == ["n1"]
 
     run(main())

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from microreg.server.problems import Problem
-from microreg.server.views import Turns, fields, text
+from microreg.server.views import Shared, Turns, fields, text
 from serving import serving
 from support import run
 
@@ -79,6 +79,54 @@ def test_an_error_in_a_turn_ends_it() -> None:
                 raise ZeroDivisionError
         async with turns("a"):
             assert list(turns._queues) == ["a"]
+
+    run(main())
+
+
+def test_long_answers_are_made_one_at_a_time_and_shared_by_who_asked_before() -> None:
+    async def main() -> None:
+        begun: list[str] = []
+        go_on = asyncio.Event()
+
+        async def make(key: str) -> bytes:
+            begun.append(key)
+            await go_on.wait()
+            return f"{key}{len(begun)}".encode()
+
+        shared = Shared(make)
+        asked = [asyncio.create_task(shared("a")) for _ in range(1)]
+        await asyncio.sleep(0)
+        asked += [asyncio.create_task(shared(key)) for key in ("a", "a", "b", "a")]
+        await asyncio.sleep(0)
+        assert begun == ["a"]
+        go_on.set()
+        # What was under way is too old for those who came later, and they share the next; another key is another.
+        assert await asyncio.gather(*asked) == [b"a1", b"a2", b"a2", b"b3", b"a4"]
+        assert await shared("a") == b"a5"  # nothing is kept when nobody waits
+
+    run(main())
+
+
+def test_a_long_answer_that_fails_or_is_not_wanted_any_more_is_made_for_the_next() -> None:
+    async def main() -> None:
+        calls = 0
+
+        async def make(_: None) -> bytes:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                await asyncio.sleep(60)
+            if calls == 2:
+                raise OSError("no")
+            return b"made"
+
+        shared = Shared(make)
+        first, second, third = (asyncio.create_task(shared(None)) for _ in range(3))
+        await asyncio.sleep(0)
+        first.cancel()
+        with pytest.raises(OSError, match="no"):
+            await second
+        assert await third == b"made"
 
     run(main())
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from microreg import process
-from microreg.announce.journal import State, Transition
+from microreg.announce.journal import RenewalStatistics, State, Transition
 from microreg.announce.probe import Probe
 from microreg.announce.writer import Writer
 from microreg.arguments import check_timeout, is_number, shown
@@ -21,7 +21,7 @@ from microreg.registry import Registry
 from microreg.rules import check_service, check_ttl
 from microreg.watch import HOPELESS
 
-__all__ = ["Announcement", "State", "Transition"]
+__all__ = ["Announcement", "RenewalStatistics", "State", "Transition"]
 
 _FIRST = 1.0
 _MAX_DELAY = 3600.0
@@ -78,6 +78,11 @@ class Announcement:
         return tuple(self._journal.history)
 
     @property
+    def statistics(self) -> RenewalStatistics:
+        """How its writes and renewals went so far. Any thread may ask."""
+        return RenewalStatistics(self._journal.written, dict(self._journal.failed))
+
+    @property
     def service(self) -> Service:
         """The record as it should be now: a Service with exactly this node, ``critical`` while its check fails."""
         return self._writer.service
@@ -107,6 +112,7 @@ class Announcement:
         checked = self.registry.unwrap(Checked)
         if checked is not None:
             checked.claim(self.service)
+            checked.users.add(self)
         self._journal.on_live = self._announced
         first = self._writer.start()
         try:

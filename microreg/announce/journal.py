@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from microreg.errors import RegistryError
 from microreg.model import Status
 
-__all__ = ["Journal", "State", "Transition"]
+__all__ = ["Journal", "RenewalStatistics", "State", "Transition"]
 
 log = logging.getLogger("microreg.announce")
 
@@ -46,6 +46,16 @@ class Transition:
     status: Status = Status.PASSING
 
 
+@dataclass(frozen=True, slots=True)
+class RenewalStatistics:
+    """How the writes of an announcement went so far: the first one, changes and renewals, not those of its leaving."""
+
+    written: int
+    """How many the store took."""
+    failed: Mapping[str, int]
+    """How many it did not, or were withheld because of the check, by the ``code`` of the error."""
+
+
 class Journal:
     """The state, the last error and the history of one announcement. ``on_live`` is called once, when first live."""
 
@@ -55,6 +65,8 @@ class Journal:
         self.status: Status = status
         self.history: deque[Transition] = deque(maxlen=_LENGTH)
         self.on_live: Callable[[], None] | None = None
+        self.written = 0
+        self.failed: dict[str, int] = {}
         self._name = name
         self._news: asyncio.Future[None] | None = None
 
@@ -73,6 +85,13 @@ class Journal:
             tell, self.on_live = self.on_live, None
             tell()
         self.notify()
+
+    def count(self, error: RegistryError | None) -> None:
+        """One more attempt to write was made, or withheld, with this outcome."""
+        if error is None:
+            self.written += 1
+        else:
+            self.failed[error.code] = self.failed.get(error.code, 0) + 1
 
     def after(self, last: Transition | None) -> tuple[Transition, ...]:
         """The transitions that followed this one, oldest first; all that are remembered where it is not among them."""

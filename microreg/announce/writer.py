@@ -152,11 +152,14 @@ class Writer:
         covered, self._waiting = self._waiting, []
         try:
             if not answered:
-                self._lose(RegistryTimeout(f"the check took more than {self.ttl / 3:g} s; renewal is withheld"))
+                withheld = RegistryTimeout(f"the check took more than {self.ttl / 3:g} s; renewal is withheld")
+                self.journal.count(withheld)
+                self._lose(withheld)
             elif not self.stopping:
                 self._follow()
                 wanted, record, self._writing = self.wanted, self.service, True
                 error = await self._call(self.registry.register(record, ttl=self.ttl))
+                self.journal.count(error)
                 self._settle(wanted, record.nodes[0].status, error, covered)
         finally:
             self._writing = False

@@ -14,6 +14,7 @@ from microreg import options as config
 from microreg.catalog import Catalog
 from microreg.errors import ConfigError, RegistryUnavailable
 from microreg.events import Event, Reason
+from microreg.findings import Finding, Kind, Severity
 from microreg.model import Service
 from microreg.registry import Registry
 from microreg.rules import DEFAULT_TTL
@@ -22,6 +23,13 @@ from microreg.url import RegistryURL
 from microreg.watch import Watch
 
 __all__ = ["MemoryRegistry", "MemoryStore"]
+
+_PROCESS = Kind(
+    "memory.process",
+    Severity.NOTE,
+    "the registry lives in one process and event loop: no other program sees it, and it ends with them",
+    "fine for tests; else microreg serve, or another registry",
+)
 
 _Stores = WeakValueDictionary[str, "MemoryStore"]
 _stores: WeakKeyDictionary[asyncio.AbstractEventLoop, _Stores] = WeakKeyDictionary()
@@ -70,6 +78,7 @@ class MemoryRegistry(Registry):
     """Registry over a catalog in this process."""
 
     capabilities = frozenset({"reasons", "complete_list", "authoritative", "push", "fenced"})
+    prompt = True
 
     def __init__(self, url: RegistryURL, options: config.Options) -> None:
         super().__init__(url, options)
@@ -119,6 +128,10 @@ class MemoryRegistry(Registry):
         store.catalog.put(service)
         store.deadlines.set((service.name, service.nodes[0].id), asyncio.get_running_loop().time() + ttl)
 
+    def holds(self, record: Service) -> bool:
+        """Whether the catalog has this object, which was checked then."""
+        return self._store is not None and self._store.catalog.get(record.name, record.nodes[0].id) is record
+
     async def deregister(self, service: Service) -> None:
         """Remove the record and its deadline."""
         store = self.store
@@ -136,6 +149,10 @@ class MemoryRegistry(Registry):
         """The catalog's names."""
         self.store.require()
         return self.store.catalog.names()
+
+    async def examine(self) -> tuple[Finding, ...]:
+        """That nobody else sees it."""
+        return (_PROCESS(f"{self.url} lives in this process, and no other sees it"),)
 
     def advertised_host(self) -> str | None:
         """Loopback: nobody outside this process can see the store."""

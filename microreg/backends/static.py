@@ -13,15 +13,23 @@ from microreg import options as config
 from microreg.catalog import Catalog
 from microreg.errors import ConfigError, InvalidService, Unsupported
 from microreg.events import Event
+from microreg.findings import Finding, Kind, Severity
 from microreg.model import Node, Service
 from microreg.net import check_advertised
 from microreg.registry import Registry
 from microreg.rules import DEFAULT_TTL, check_name
+from microreg.toolkit import resolve
 from microreg.url import RegistryURL
 from microreg.watch import Watch
 
 __all__ = ["StaticRegistry"]
 
+_UNKNOWN_HOST = Kind(
+    "static.unknown-host",
+    Severity.WARNING,
+    "a host name in the config string cannot be resolved here",
+    "spell it right, add it to DNS or /etc/hosts, or give an address",
+)
 _EXPECTED = "expected static://name=host:port,host:port;other=host:port"
 
 
@@ -70,6 +78,12 @@ class StaticRegistry(Registry):
     async def list_services(self) -> tuple[str, ...]:
         """The names in the config string."""
         return self._catalog.names()
+
+    async def examine(self) -> tuple[Finding, ...]:
+        """Which hosts cannot be resolved."""
+        hosts = {node.host for record in self._catalog.records() for node in record.nodes}
+        unknown = [host for host in sorted(hosts) if not await resolve(host)]
+        return tuple(_UNKNOWN_HOST(f"{host} in {self.url} cannot be resolved here") for host in unknown)
 
     def watch(self, name: str | None = None) -> Watch:
         """A Snapshot, then silence."""

@@ -12,7 +12,7 @@ from typing import Annotated, cast
 import typer
 from typer.main import get_command
 
-from microreg.cli import get, list_, plugins, register, serve, verify, watch
+from microreg.cli import doctor, get, list_, plugins, register, serve, verify, watch, why
 from microreg.cli import run as run_
 from microreg.cli.demo.command import demo
 from microreg.cli.errors import WarningLines, failed, prepare_streams
@@ -23,14 +23,16 @@ __all__ = ["build", "run"]
 log = logging.getLogger("microreg.cli")
 
 _EXIT_CODES = (
-    "Exit codes: 0 ok · 1 not found (get), or not as it should be (demo, verify, plugins) · 2 wrong usage or config · "
+    "Exit codes: 0 ok · 1 not found (get, why), or not as it should be (demo, doctor, verify, plugins) · "
+    "2 wrong usage or config · "
     "3 registry unavailable or too slow · 4 permission denied · 70 a bug · 74 the output cannot be written · "
     "130 interrupted, 143 terminated, 141 nobody reads the output any more. register that left cleanly ends with 0, "
     "whatever asked it to stop. run ends with the exit code of its program, 126 or 127 where that cannot be started."
 )
 _ENVIRONMENT = (
     "Environment: MICROREG_REGISTRY, the registry where --registry is not given; MICROREG_ADVERTISE, the host "
-    "or host:port that register announces. A registry URL takes a password from the environment as ${NAME}."
+    "or host:port that is announced. A registry URL takes a password from the environment as ${NAME}. "
+    "MICROREG_TRACEBACK=1 shows where a bug is."
 )
 
 
@@ -51,6 +53,8 @@ def build() -> typer.Typer:
         ("register", register.register),
         ("run", run_.run),
         ("serve", serve.serve),
+        ("why", why.why),
+        ("doctor", doctor.doctor),
         ("verify", verify.verify),
         ("plugins", plugins.plugins),
         ("demo", demo),

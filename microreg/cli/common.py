@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -69,13 +68,7 @@ def configured(url: str | None, timeout: str | None = None) -> Registry:
     """The registry that ``--registry`` and ``--timeout`` describe, not open yet. Raises ConfigError."""
     parsed = RegistryURL.parse(url or os.environ.get("MICROREG_REGISTRY") or DEFAULT_URL)
     seconds = duration("--timeout", timeout)
-    return connect(parsed if seconds is None else _with_timeout(parsed, seconds))
-
-
-def _with_timeout(url: RegistryURL, seconds: Duration) -> RegistryURL:
-    if url.parts:
-        return replace(url, parts=tuple(_with_timeout(part, seconds) for part in url.parts))
-    return replace(url, options={**url.options, "timeout": f"{seconds:f}"})
+    return connect(parsed if seconds is None else parsed.with_timeout(seconds))
 
 
 def is_terminal() -> bool:

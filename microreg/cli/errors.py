@@ -168,8 +168,9 @@ class WarningLines(logging.Handler):
         if record.name == "microreg.announce":
             return  # register and demo tell this themselves
         fields = {key: getattr(record, key, "") for key in ("plugin", "service", "key", "error")}
-        details = ", ".join(f"{key}: {value}" for key, value in fields.items() if value)
-        text = safe(redacted(f"microreg: warning: {record.getMessage()}{f' ({details})' if details else ''}"))
+        message = record.getMessage()
+        details = ", ".join(f"{key}: {value}" for key, value in fields.items() if value and str(value) not in message)
+        text = safe(redacted(f"microreg: warning: {message}{f' ({details})' if details else ''}"))
         if text not in self._shown and len(self._shown) < 100:
             self._shown.add(text)
             write_error(text)

@@ -23,9 +23,11 @@ from microreg.plugins import KINDS, Plugin
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from microreg.registry import Registry
+
 __all__ = ["plugins"]
 
-_SHOWN = {"backend": "{}://", "layer": "{}+"}
+_SHOWN = {"backend": "{}://", "layer": "{}+", "composite": "{}:"}
 
 _Name = Annotated[
     str | None,
@@ -110,7 +112,7 @@ def _wanted(name: str | None, everything: list[Plugin]) -> list[Plugin]:
     """Everything, or what has this name. Raises ConfigError where there is nothing of that name."""
     if name is None:
         return everything
-    plain = name.partition("://")[0].rstrip("+")
+    plain = name.partition("://")[0].rstrip("+:")
     found = [plugin for plugin in everything if plugin.name == plain]
     if not found:
         close = get_close_matches(plain, [plugin.name for plugin in everything], 1)
@@ -135,8 +137,8 @@ def _examined(plugin: Plugin, everything: list[Plugin]) -> _Found:
 
 
 def _registry(plugin: Plugin) -> _Found:
+    cls = _CLASSES[plugin.group](plugin.name)
     is_layer = plugin.group == "microreg.layers"
-    cls = (installed.layer if is_layer else installed.backend)(plugin.name)
     unused = {info.name for info in describe_options(Options)} if is_layer else set[str]()  # a timeout is the backend's
     options = tuple(info for info in describe_options(cls.Options) if info.name not in unused)
     capabilities = tuple(sorted(cls.capabilities)) if isinstance(cls.capabilities, frozenset) else ()
@@ -151,9 +153,15 @@ def _hook(plugin: Plugin) -> _Found:
     return _Found(plugin, hooks=installed.implemented(plugin))
 
 
+_CLASSES: dict[str, Callable[[str], type[Registry]]] = {
+    "microreg.backends": installed.backend,
+    "microreg.layers": installed.layer,
+    "microreg.composites": installed.composite,
+}
 _LOOKS: dict[str, Callable[[Plugin], _Found]] = {
     "microreg.backends": _registry,
     "microreg.layers": _registry,
+    "microreg.composites": _registry,
     "microreg.strategies": _function,
     "microreg.filters": _function,
     "microreg": _hook,

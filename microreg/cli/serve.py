@@ -7,22 +7,29 @@ import ipaddress
 import json
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from microreg.cli.common import configured, duration, option
 from microreg.cli.errors import write_error
-from microreg.cli.loop import Stop, execute
+from microreg.cli.loop import Stop, execute, handling
 from microreg.errors import ConfigError, InvalidService
 from microreg.net import split_address
+from microreg.registry import Registry
+
+if TYPE_CHECKING:
+    from microreg.server import Application, Settings
+    from microreg.server.credentials import Credentials
+    from microreg.server.serve import Listener
 
 __all__ = ["serve"]
 
 _DEFAULT_REGISTRY = "memory://"
 _DEFAULT_LISTEN = "127.0.0.1:4214"
-_SHORTEST_TOKEN = 8
 _SRSR_TIMEOUT = 30.0
 
 _Registry = Annotated[
@@ -53,6 +60,10 @@ _MaxBody = Annotated[int, typer.Option("--max-body", min=1, help="Bytes that the
 _MaxNodes = Annotated[int, typer.Option("--max-nodes", min=1, help="Nodes that clients may register.")]
 _MaxServices = Annotated[int, typer.Option("--max-services", min=1, help="Names that these nodes may have.")]
 _MaxStreams = Annotated[int, typer.Option("--max-streams", min=1, help="Watches that may be open at once.")]
+_MaxPerClient = Annotated[
+    int | None,
+    option("--max-per-client", "NUMBER", "Watches that one address may have open at once; else as --max-streams."),
+]
 _MaxConnections = Annotated[int, typer.Option("--max-connections", min=1, help="Connections that may be open at once.")]
 _Rate = Annotated[
     float, typer.Option("--rate", min=0.0, help="Requests a second that one address may make on average; 0: no limit.")
@@ -80,6 +91,7 @@ def serve(
     max_nodes: _MaxNodes = 200_000,
     max_services: _MaxServices = 50_000,
     max_streams: _MaxStreams = 20_000,
+    max_per_client: _MaxPerClient = None,
     max_connections: _MaxConnections = 30_000,
     rate: _Rate = 0.0,
     access_log: _AccessLog = False,
@@ -89,55 +101,88 @@ def serve(
     """Serve a registry over HTTP, for programs that have no client, and for http:// registries of those that have.
 
     Without options it is a registry of its own, in memory, for this machine only. Listening elsewhere wants tokens
-    and TLS; without them it says so, and serves. SIGTERM and SIGINT (Ctrl-C) end the watches of its clients, answer
-    the requests that are open, for five seconds at most, and end it with exit code 0.
+    and TLS; without them it says so, and serves. SIGHUP has it read the files of both again. SIGTERM and SIGINT
+    (Ctrl-C) end the watches of its clients, answer the requests that are open, for five seconds at most, and end it
+    with exit code 0.
     """
 
     async def main(stop: Stop) -> int:
-        from microreg.server.serve import listen as bind
-        from microreg.server.serve import serve as run
-        from microreg.server.settings import Settings
-        from microreg.server.state import State
+        _check_extra()
+        from microreg.server import Settings  # which loads the web framework
+        from microreg.server.credentials import Credentials
 
+        files = Credentials(token_file=token_file, read_token_file=read_token_file, tls_cert=tls_cert, tls_key=tls_key)
+        tokens, read_tokens = files.tokens()
         settings = Settings(
-            tokens=_tokens("--token-file", token_file),
-            read_tokens=_tokens("--read-token-file", read_token_file),
+            tokens=tokens,
+            read_tokens=read_tokens,
             hosts=tuple(allow_host or ()),
             max_body=max_body,
             max_nodes=max_nodes,
             max_services=max_services,
             max_streams=max_streams,
-            max_per_client=max_streams,
+            max_per_client=max_streams if max_per_client is None else max_per_client,
             rate=rate,
             access_log=access_log,
             srsr_ttl=duration("--srsr-timeout", srsr_timeout) or _SRSR_TIMEOUT,
         )
-        opened = configured(registry or _DEFAULT_REGISTRY)
-        if state is not None:
-            opened = State(opened, state)
-        host, port = _address(listen)
-        listener = bind(host, port, tls_cert, tls_key)
-        _warn(host, bool(settings.tokens), tls_cert is not None)
-        if access_log:
-            _log_accesses()
-        stop.graceful = True
-        async with opened:
-
-            def ready() -> None:
-                print(f"microreg serves {opened.url} at {listener.url}", flush=True)
-
-            await run(
-                opened,
-                listener,
-                settings,
-                stop.asked.wait,
-                max_connections=max_connections,
-                ready=ready,
-                proxies=trust_proxy or "",
-            )
-        return 0
+        opened = _registry(registry or _DEFAULT_REGISTRY, state)
+        return await _serve(stop, opened, settings, files, _address(listen), max_connections, trust_proxy or "")
 
     return execute(main, writes=False, loop_factory=_loop_factory())
+
+
+def _check_extra() -> None:
+    missing = [name for name in ("httptools", "starlette", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"the server needs {', '.join(missing)}: pip install 'microreg[server]'")
+
+
+def _registry(url: str, state: Path | None) -> Registry:
+    from microreg.server.state import State
+
+    opened = configured(url)
+    return opened if state is None else State(opened, state)
+
+
+async def _serve(
+    stop: Stop,
+    registry: Registry,
+    settings: Settings,
+    files: Credentials,
+    address: tuple[str, int],
+    max_connections: int,
+    proxies: str,
+) -> int:
+    from microreg.server import application
+    from microreg.server.serve import listen, serve
+
+    listener = listen(*address, files.context())
+    _warn(address[0], bool(settings.tokens), listener.tls is not None)
+    if settings.access_log:
+        _log_accesses()
+    stop.graceful = True
+
+    def ready() -> None:
+        print(f"microreg serves {registry.url} at {listener.url}", flush=True)
+
+    async with registry, application(registry, settings) as app:
+        reloads = handling(("SIGHUP",), lambda _: _reload(app, listener, files)) if files else nullcontext()
+        with reloads:
+            await serve(app, listener, stop.asked.wait, max_connections=max_connections, ready=ready, proxies=proxies)
+    return 0
+
+
+def _reload(app: Application, listener: Listener, files: Credentials) -> None:
+    """What SIGHUP is for. Said on stderr each time, since somebody has asked for it."""
+    from microreg.server.serve import renew
+
+    try:
+        ended = renew(app, listener, files)
+    except ConfigError as error:
+        write_error(f"microreg: tokens and certificate stay as they were: {error}")
+    else:
+        write_error(f"microreg: tokens and certificate were read again; {ended} watches ended with their tokens")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -147,27 +192,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         return None
     return uvloop.new_event_loop
-
-
-def _tokens(option: str, path: Path | None) -> tuple[str, ...]:
-    """The tokens in a file. Raises ConfigError that names the option, and shows none of them."""
-    if path is None:
-        return ()
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"{option} {path}: {why}") from None
-    tokens = tuple(line.strip() for line in lines if line.strip())
-    if not tokens:
-        raise ConfigError(f"{option} {path}: it is empty; expected a token on each line")
-    for number, token in enumerate(tokens, 1):
-        if len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
-            raise ConfigError(
-                f"{option} {path}: token {number} is no good; expected {_SHORTEST_TOKEN} or more ASCII characters "
-                "without blanks, for example from `openssl rand -hex 32`"
-            )
-    return tokens
 
 
 def _address(text: str) -> tuple[str, int]:

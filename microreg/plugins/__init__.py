@@ -16,6 +16,7 @@ from typing import cast
 import pluggy
 
 from microreg import hookspecs
+from microreg.composite import Composite
 from microreg.errors import ConfigError
 from microreg.options import Options, describe_options
 from microreg.plugins.entries import (
@@ -40,6 +41,7 @@ __all__ = [
     "Plugin",
     "about",
     "backend",
+    "composite",
     "hooks",
     "implemented",
     "installed",
@@ -94,6 +96,11 @@ def backend(scheme: str) -> type[Registry]:
 def layer(name: str) -> type[Layer]:
     """The layer class of this name."""
     return cast("type[Layer]", load("microreg.layers", name))
+
+
+def composite(scheme: str) -> type[Composite]:
+    """The class for a scheme that is followed by several URLs."""
+    return cast("type[Composite]", load("microreg.composites", scheme))
 
 
 def about(kind: type[Registry]) -> dict[str, str]:
@@ -199,13 +206,19 @@ def _register(manager: pluggy.PluginManager, point: EntryPoint, name: str) -> tu
 
 
 def _backend_problem(found: object) -> str:
-    if not (isinstance(found, type) and issubclass(found, Registry)) or issubclass(found, Layer):
-        return "expected a subclass of Registry that is no Layer"
+    if not (isinstance(found, type) and issubclass(found, Registry)) or issubclass(found, Layer | Composite):
+        return "expected a subclass of Registry that is no Layer and no Composite"
     return _class_problem(found)
 
 
 def _layer_problem(found: object) -> str:
     return _class_problem(found) if isinstance(found, type) and issubclass(found, Layer) else _NO_LAYER
+
+
+def _composite_problem(found: object) -> str:
+    if not (isinstance(found, type) and issubclass(found, Composite)):
+        return "expected a subclass of Composite"
+    return _class_problem(found)
 
 
 def _class_problem(kind: type[Registry]) -> str:
@@ -235,6 +248,7 @@ _NO_OPTIONS = (
 _PROBLEMS: Mapping[str, Callable[[object], str]] = {
     "microreg.backends": _backend_problem,
     "microreg.layers": _layer_problem,
+    "microreg.composites": _composite_problem,
     "microreg.strategies": _strategy_problem,
     "microreg.filters": _filter_problem,
 }

@@ -35,12 +35,14 @@ log = logging.getLogger("microreg.plugins")
 KINDS: Mapping[str, str] = {
     "microreg.backends": "backend",
     "microreg.layers": "layer",
+    "microreg.composites": "composite",
     "microreg.strategies": "strategy",
     "microreg.filters": "filter",
     "microreg": "hook",
 }
 """The groups of entry points, and what a plugin of each is called."""
 
+_IN_STRINGS = ("microreg.backends", "microreg.layers", "microreg.composites")
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 """What a name in a config string is made of, where capitals become small."""
 
@@ -209,7 +211,7 @@ def _missing(group: str, name: str) -> str:
 
 
 def _reachable(found: EntryPoint) -> bool:
-    return found.group not in ("microreg.backends", "microreg.layers") or _NAME.fullmatch(found.name) is not None
+    return found.group not in _IN_STRINGS or _NAME.fullmatch(found.name) is not None
 
 
 def _unreachable(found: EntryPoint) -> str:

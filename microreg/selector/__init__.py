@@ -15,8 +15,9 @@ from typing import Self, TypeVar
 
 from microreg import process
 from microreg.arguments import check_attempts, check_timeout, shown
-from microreg.errors import ConfigError, NoNodeAvailable, RegistryClosed, WrongLoop
-from microreg.layers.cache import CacheLayer
+from microreg.checked import Checked
+from microreg.errors import ConfigError, RegistryClosed, WrongLoop
+from microreg.layers.cache import CacheLayer, cached
 from microreg.model import Node
 from microreg.options import Options
 from microreg.registry import Registry
@@ -30,13 +31,15 @@ from microreg.selector.outliers import Outliers
 from microreg.selector.pool import Index, Pool
 from microreg.selector.reports import Reports, Tracked
 from microreg.selector.retries import Retries
-from microreg.selector.settings import Errors, Settings, check_errors, check_latency, check_node
+from microreg.selector.settings import BUDGET, OUTLIERS, Errors, Settings, check_errors, check_latency, check_node
 from microreg.selector.strategies import Key, Keyed, KeyedPick, Pick, Strategy
+from microreg.selector.tally import CallStatistics
 from microreg.selector.vacant import Vacant
 
 __all__ = [
     "BUDGET",
     "OUTLIERS",
+    "CallStatistics",
     "Errors",
     "Explanation",
     "Filter",
@@ -52,15 +55,7 @@ __all__ = [
     "Strategy",
     "Tracked",
 ]
-
 T = TypeVar("T")
-
-
-OUTLIERS = Outliers()
-"""What ``Selector(outliers=…)`` is by default."""
-
-BUDGET = RetryBudget()
-"""What ``Selector(retry_budget=…)`` is by default."""
 
 
 class Selector:
@@ -115,11 +110,13 @@ class Selector:
             raise RegistryClosed("this Selector was used before; make another")
         self._loop = asyncio.get_running_loop()
         self._rules = self._settings.rules(self._loop)
-        self._reports = Reports(self._loop, self._rules.clock)
+        checked = self.registry.unwrap(Checked)
+        if checked is not None:
+            checked.users.add(self)
+        self._reports = Reports(self._loop, self._rules.clock, checked)
         process.in_child(self, Selector._after_fork)
-        if isinstance(self.registry, CacheLayer):
-            self._cache = self.registry
-        else:
+        self._cache = cached(self.registry)
+        if self._cache is None:
             self._cache = self._own = CacheLayer(self.registry, self.registry.url, Options())
         return self
 
@@ -142,6 +139,11 @@ class Selector:
     def picks(self) -> Mapping[str, Pick]:
         """The ``Pick`` of every name that has a node now. Only the loop changes it; any thread may read it."""
         return self._picks
+
+    @property
+    def statistics(self) -> Mapping[str, CallStatistics]:
+        """How the calls to each name went so far, of the names that are followed. Any thread may ask."""
+        return {pool.name: pool.statistics for pool in tuple(self._pools.values())}
 
     def pick(self, name: str, *, key: Key | None = None) -> Node:
         """The next node, at once and without I/O. Raises NoNodeAvailable; the first pick of a name starts to follow it.
@@ -182,7 +184,7 @@ class Selector:
         pool, node = self._known(name), check_node(node)
         member = pool.membership.members.get(node.id) if pool is not None else None
         errors = self._failures + check_errors(failures, "failures")
-        return Tracked(node, member, pool, self._opened(), errors)
+        return self._opened().tracked(name, node, member, pool, errors)
 
     def report(self, node: Node, *, latency: float | None = None, error: BaseException | None = None) -> None:
         """Say how a call to a picked node ended: its latency in seconds, and the error where the node failed.
@@ -248,7 +250,7 @@ class Selector:
 
         Like ``pick``, the first call for a name starts to follow it.
         """
-        return explained(self._pool(name), self._chooser.name, self._rules)
+        return explained(self._pool(name), self._chooser, self._rules)
 
     def _after_fork(self) -> None:
         self._over = process.FORKED
@@ -273,7 +275,7 @@ class Selector:
         pool = self._pool(name)
         pick = self._picks.get(name)
         if pick is None:
-            raise NoNodeAvailable(f"no node of {name!r} can be selected now: {pool.why()}")
+            raise pool.unavailable("can be selected now")
         return pick
 
     async def _awaited(self, name: str, timeout: float) -> Pick:
@@ -285,7 +287,7 @@ class Selector:
                 while (pick := self._picks.get(name)) is None:
                     await pool.wait()
         except TimeoutError:
-            raise NoNodeAvailable(f"no node of {name!r} within {timeout:g} s: {pool.why()}") from None
+            raise pool.unavailable(f"within {timeout:g} s") from None
         return pick
 
     def _pool(self, name: str) -> Pool:

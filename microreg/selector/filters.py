@@ -16,7 +16,19 @@ from microreg.arguments import raised, shown
 from microreg.errors import ConfigError
 from microreg.model import Node, Service, Status
 
-__all__ = ["Filter", "endpoint", "filtered", "is_plain", "local", "metadata", "parse", "status", "version", "zone"]
+__all__ = [
+    "Filter",
+    "endpoint",
+    "filtered",
+    "is_plain",
+    "local",
+    "metadata",
+    "name_of",
+    "parse",
+    "status",
+    "version",
+    "zone",
+]
 
 Filter = Callable[[Node, Service], bool]
 """Whether a node may be selected; called once per change of the node, on the event loop, and never by ``pick``."""
@@ -182,11 +194,12 @@ def filtered(filters: Iterable[Filter], node: Node, service: Service) -> str:
     for each in filters:
         try:
             if not each(node, service):
-                return f"left out by the filter {_name(each)}"
+                return f"left out by the filter {name_of(each)}"
         except Exception as error:
-            return f"the filter {_name(each)} {raised(error)}"
+            return f"the filter {name_of(each)} {raised(error)}"
     return ""
 
 
-def _name(given: Filter) -> str:
+def name_of(given: Filter) -> str:
+    """What a filter is called in ``explain``."""
     return str(given) if isinstance(given, _Named) else getattr(given, "__qualname__", None) or shown(given)

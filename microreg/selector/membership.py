@@ -63,6 +63,11 @@ class Membership:
         self._left_alone = 0  # of them, how many are ejected
         self._warned = False
 
+    @property
+    def ejected(self) -> int:
+        """How many are left alone now."""
+        return len(self._ejected)
+
     def put(self, service: Service, node: Node) -> bool:
         """A node is there, or changed; whether it was not there before."""
         member = self.members.get(node.id)

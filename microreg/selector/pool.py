@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 
-from microreg.errors import RegistryClosed, RegistryError
+from microreg.errors import NoNodeAvailable, RegistryClosed, RegistryError
 from microreg.events import Action, Change
 from microreg.layers.cache import CacheLayer, Freshness
 from microreg.model import Node, Service
@@ -15,6 +15,7 @@ from microreg.selector.budget import Budget
 from microreg.selector.members import Member
 from microreg.selector.membership import Membership, Rules
 from microreg.selector.roster import EMPTY
+from microreg.selector.tally import CallStatistics, Tally
 
 __all__ = ["Index", "Pool"]
 
@@ -38,6 +39,7 @@ class Pool:
         self.roster = EMPTY
         self.membership = Membership(name, rules)
         self.budget = Budget(rules.retries, rules.clock())
+        self.tally = Tally()
         self.problem = ""
         """Why nobody can choose from the roster; empty where somebody can."""
         self._cache = cache
@@ -93,7 +95,12 @@ class Pool:
 
     def learn(self, member: Member, latency: float | None, failed: bool | None, now: float) -> None:
         """A call to a member ended, or goes on (None); where that ejects it, the roster changes as after any change."""
+        if failed:
+            self.tally.failed += 1
+        elif failed is not None:
+            self.tally.answered += 1
         if self.membership.learn(member, latency, failed, now):
+            self.tally.ejections += 1
             if self._rest() > _AT_ONCE:
                 self._schedule()
             else:
@@ -103,6 +110,18 @@ class Pool:
     def freshness(self) -> Freshness:
         """How fresh what the cache knows of the name is."""
         return self._cache.freshness(self.name)
+
+    @property
+    def statistics(self) -> CallStatistics:
+        """How calls went so far, and the nodes that there are now."""
+        done = self.tally
+        calls = done.answered, done.failed, done.unavailable, done.ejections, done.retries, done.refused
+        return CallStatistics(*calls, len(self.roster.members), self.membership.ejected)
+
+    def unavailable(self, when: str) -> NoNodeAvailable:
+        """The error for who found no node, counted."""
+        self.tally.unavailable += 1
+        return NoNodeAvailable(f"no node of {self.name!r} {when}: {self.why()}")
 
     def why(self) -> str:
         """Why there is no node, for an error."""

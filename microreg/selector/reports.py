@@ -9,7 +9,9 @@ from contextlib import suppress
 from types import TracebackType
 
 from microreg import process
+from microreg.checked import Checked
 from microreg.model import Node
+from microreg.observer import Attempt
 from microreg.selector.members import Member
 from microreg.selector.pool import Pool
 
@@ -30,9 +32,10 @@ _MOST_WAITING = 10_000
 class Reports:
     """Takes reports from any thread; the pools hear them on the loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], checked: Checked | None) -> None:
         self.clock = clock
         self._loop = loop
+        self._checked = checked
         self._waiting: deque[_Report] = deque(maxlen=_MOST_WAITING)
         self._woken = False
         self._over = False
@@ -50,6 +53,14 @@ class Reports:
             self._woken = True
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._drain)
+
+    def tracked(
+        self, name: str, node: Node, member: Member | None, pool: Pool | None, failures: tuple[type[Exception], ...]
+    ) -> Tracked:
+        """A call to a node of a name, which the observers of the registry hear of too."""
+        observers = () if self._checked is None else self._checked.observers
+        attempts = tuple([each.attempt(name, node) for each in observers]) if observers else ()
+        return Tracked(node, member, pool, self, failures, attempts)
 
     def stop(self) -> None:
         """Hear nothing any more."""
@@ -79,7 +90,7 @@ class Tracked:
     An error of ``failures`` is the node's failure. Any other, and a cancellation, is nobody's fault and tells nothing.
     """
 
-    __slots__ = ("_answered", "_begun", "_failures", "_member", "_pool", "_reports", "node")
+    __slots__ = ("_answered", "_attempts", "_begun", "_failures", "_member", "_pool", "_reports", "node")
 
     def __init__(
         self,
@@ -88,22 +99,28 @@ class Tracked:
         pool: Pool | None,
         reports: Reports,
         failures: tuple[type[Exception], ...],
+        attempts: tuple[Attempt, ...],
     ) -> None:
         self.node = node
         self._member = member
         self._pool = pool
         self._reports = reports
         self._failures = failures
+        self._attempts = attempts
         self._begun = 0.0
         self._answered = False
 
     def answered(self) -> None:
         """The answer begins now: what follows, such as a long body, is no part of the latency, but of the outcome."""
         self._answered = True
+        for attempt in reversed(self._attempts):
+            attempt.answered()
         if self._member is not None and self._pool is not None:
             self._reports.put(self._pool, self._member, self._reports.clock() - self._begun, None)
 
     def __enter__(self) -> Node:
+        for attempt in self._attempts:
+            attempt.__enter__()
         if self._member is not None:
             self._member.begin()
         self._begun = self._reports.clock()
@@ -112,6 +129,8 @@ class Tracked:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for attempt in reversed(self._attempts):
+            attempt.__exit__(kind, error, trace)
         member, pool = self._member, self._pool
         if member is None or pool is None:
             return

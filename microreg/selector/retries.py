@@ -38,7 +38,13 @@ class Retries:
         if pool is None or len(self._tried) >= self._attempts:
             return None
         node = self._untried(pool)
-        return node if node is not None and pool.budget.retry(self._rules.clock()) else None
+        if node is None:
+            return None
+        if not pool.budget.retry(self._rules.clock()):
+            pool.tally.refused += 1
+            return None
+        pool.tally.retries += 1
+        return node
 
     def _untried(self, pool: Pool) -> Node | None:
         """One that the strategy picks; else of the others in the roster, else of all that may be called."""

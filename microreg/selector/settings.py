@@ -17,7 +17,13 @@ from microreg.selector.filters import Filter
 from microreg.selector.membership import Rules
 from microreg.selector.outliers import Outliers, SlowStart
 
-__all__ = ["Errors", "Settings", "check_errors", "check_latency", "check_node"]
+__all__ = ["BUDGET", "OUTLIERS", "Errors", "Settings", "check_errors", "check_latency", "check_node"]
+
+OUTLIERS = Outliers()
+"""What ``Selector(outliers=…)`` is by default."""
+
+BUDGET = RetryBudget()
+"""What ``Selector(retry_budget=…)`` is by default."""
 
 Errors = type[Exception] | tuple[type[Exception], ...]
 """Exception classes, as ``except`` takes them."""

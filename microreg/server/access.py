@@ -6,29 +6,33 @@ import ipaddress
 import logging
 import math
 import time
+from collections import Counter
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from microreg.server.page import PATHS
 from microreg.server.problems import Problem, problem
 from microreg.server.settings import Settings
 
-__all__ = ["OPEN", "Access"]
+__all__ = ["OPEN", "SECURITY", "Access", "note"]
 
 log = logging.getLogger("microreg.server.access")
 
 OPEN = frozenset({"/healthz", "/readyz"})
 """Paths that need no token: they say nothing of what is registered."""
 
-_SECURITY = [
+SECURITY = [
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 ]
+"""Headers that every answer has."""
 _SEEN = frozenset({b"authorization", b"host", b"origin", b"sec-fetch-site"})
 _ADDRESSES = 1_000
 _LONGEST_TOKEN = 4096
@@ -45,50 +49,78 @@ class Access:
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, reading: frozenset[str]) -> None:
+        self.answered: Counter[int] = Counter()
+        """How many requests were answered, by status code."""
+        self.changed: Callable[[], None] = lambda: None
+        """Called when what was let through before may be refused from now on."""
+        self.logs = settings.access_log
+        """Whether each request is noted in the log."""
         self._app = app
         self._settings = settings
         self._reading = reading
-        self._writers = [_digest(token.encode()) for token in settings.tokens]
-        self._readers = [_digest(token.encode()) for token in settings.read_tokens]
         self._hosts = frozenset({"localhost", *(host.lower().rstrip(".") for host in settings.hosts)})
         self._good_hosts = set[bytes]()
         self._buckets: dict[str, tuple[float, float]] = {}
+        self.trust(settings.tokens, settings.read_tokens)
+
+    def trust(self, tokens: Iterable[str], read_tokens: Iterable[str]) -> None:
+        """Know these tokens from now on, and no others."""
+        self._writers = [_digest(token.encode()) for token in tokens]
+        self._readers = [_digest(token.encode()) for token in read_tokens]
+        self.changed()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check one request and hand it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        outer = _logged(scope, send) if self._settings.access_log else send
+        outer = _logged(scope, send) if self.logs else send
         begun = False
 
         async def send_secured(message: Any) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                message["headers"] = [*message.get("headers", ()), *_SECURITY]
+                self.answered[message["status"]] += 1
+                given = message.get("headers", ())
+                own = {name for name, _ in given}  # a route's own policy stands
+                message["headers"] = [*given, *(field for field in SECURITY if field[0] not in own)]
             await outer(message)
 
         try:
-            self._check(scope)
+            if scope["path"] not in PATHS:  # the page's files are the same for everybody
+                self.check_rate(_address(scope))
+                self.check(scope["method"], scope["path"], scope["headers"])
             await self._app(scope, receive, send_secured)
         except Exception as error:
             found = problem(error)
             if not begun:  # or else the server ends the connection, since the answer is not complete
                 await found.send(send_secured)
 
-    def _check(self, scope: Scope) -> None:
-        headers: dict[bytes, bytes] = {key: value for key, value in scope["headers"] if key in _SEEN}
-        self._check_rate(scope)
-        _check_origin(headers)
-        if scope["path"] in OPEN:
+    def admits(self, scope: Scope) -> bool:
+        """Whether this request would be let through now: the server may not know its token any more."""
+        try:
+            self.check(scope["method"], scope["path"], scope["headers"])
+        except Problem:
+            return False
+        return True
+
+    def writes(self, method: str, path: str) -> bool:
+        """Whether such a request changes something. ``check`` asks no more of method and path, but for ``OPEN``."""
+        return method not in ("GET", "HEAD") and path not in self._reading
+
+    def check(self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Raise Problem for what is to be refused. For equal arguments it says the same, until ``changed``."""
+        given = {key: value for key, value in headers if key in _SEEN}
+        _check_origin(given)
+        if path in OPEN:
             return
         if self._writers:
-            self._check_token(scope, headers.get(b"authorization", b""))
+            self._check_token(self.writes(method, path), given.get(b"authorization", b""))
         else:
-            self._check_host(headers.get(b"host", b""))
+            self._check_host(given.get(b"host", b""))
 
-    def _check_token(self, scope: Scope, given: bytes) -> None:
+    def _check_token(self, writing: bool, given: bytes) -> None:
         kind, _, token = given.partition(b" ")
         if kind.lower() != b"bearer" or not token or len(token) > _LONGEST_TOKEN:
             raise _unauthorized("this server wants a token: Authorization: Bearer …")
@@ -98,7 +130,6 @@ class Access:
         reads = sum([compare_digest(digest, known) for known in self._readers])
         if not writes and not reads:
             raise _unauthorized("this server does not know the token")
-        writing = scope["method"] not in ("GET", "HEAD") and scope["path"] not in self._reading
         if writing and not writes:
             raise Problem(403, "permission_denied", "this token is for reading only")
 
@@ -117,12 +148,14 @@ class Access:
                 "and names that it was started with: --allow-host",
             )
 
-    def _check_rate(self, scope: Scope) -> None:
-        """A bucket for each address, which fills with ``rate`` and holds what comes in two seconds."""
+    def check_rate(self, address: str) -> None:
+        """Count one request from an address. Raises Problem for one too many.
+
+        There is a bucket for each address, which fills with ``rate`` and holds what comes in two seconds.
+        """
         rate = self._settings.rate
         if not rate:
             return
-        address = scope["client"][0] if scope.get("client") else ""
         now = time.monotonic()
         full = max(1.0, 2 * rate)
         left, since = self._buckets.get(address, (full, now))
@@ -168,25 +201,30 @@ def _is_address(name: str) -> bool:
 
 
 def _logged(scope: Scope, send: Send) -> Send:
-    """Notes one line for the request when its answer is complete."""
+    """Notes the request when its answer is complete."""
     began = time.monotonic()
-    noted: dict[str, Any] = {"status": 0, "bytes": 0}
+    status = size = 0
 
     async def sending(message: Any) -> None:
+        nonlocal status, size
         await send(message)
         if message["type"] == "http.response.start":
-            noted["status"] = message["status"]
+            status = message["status"]
         elif message["type"] == "http.response.body":
-            noted["bytes"] += len(message.get("body", b""))
+            size += len(message.get("body", b""))
             if not message.get("more_body"):
-                _write(scope, noted, time.monotonic() - began)
+                note(_address(scope), scope["method"], scope["path"], status, size, time.monotonic() - began)
 
     return sending
 
 
-def _write(scope: Scope, noted: dict[str, Any], seconds: float) -> None:
-    client = scope["client"][0] if scope.get("client") else ""
-    what = {"client": client, "method": scope["method"], "path": scope["path"]}
-    fields = what | noted | {"ms": round(seconds * 1e3, 3)}
+def note(client: str, method: str, path: str, status: int, size: int, seconds: float) -> None:
+    """Write one line for a request that was answered with so many bytes."""
+    fields: dict[str, object] = {"client": client, "method": method, "path": path, "status": status, "bytes": size}
+    fields["ms"] = round(seconds * 1e3, 3)
     text = "%(client)s %(method)s %(path)s %(status)d %(bytes)d bytes %(ms)g ms"
     log.info(text, fields, extra={"request": fields})
+
+
+def _address(scope: Scope) -> str:
+    return scope["client"][0] if scope.get("client") else ""

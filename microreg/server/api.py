@@ -101,9 +101,11 @@ class API:
 
     async def _get(self, call: _Call) -> None:
         _query(call.scope["query_string"])
-        name = call.words[0]
-        services = await self._registry.get_service(name)
-        await reply(call.send, self._answer(name, services))
+        await reply(call.send, await self.lookup(call.words[0]))
+
+    async def lookup(self, name: str) -> bytes:
+        """The services of a name, as JSON."""
+        return self._answer(name, await self._registry.get_service(name))
 
     def _answer(self, name: str, services: tuple[Service, ...]) -> bytes:
         """The services as JSON. While the registry gives the same objects, the same bytes."""
@@ -121,11 +123,14 @@ class API:
 
     async def _put(self, call: _Call) -> None:
         name, id = call.words
-        ttl = _ttl(call.scope["query_string"])
-        stamp = _stamp(call.scope)
+        query, stamp = call.scope["query_string"], _stamp(call.scope)
         body = await read_body(call.scope, call.receive, self._max_body)
-        await self._records.put(name, id, body, ttl, stamp)
-        await reply(call.send, status=204)
+        await reply(call.send, await self.register(name, id, query, body, stamp), status=204)
+
+    async def register(self, name: str, id: str, query: bytes, body: bytes, stamp: Stamp | None) -> bytes:
+        """Register or renew a node for the time that the query says. There is nothing more to answer."""
+        await self._records.put(name, id, body, _ttl(query), stamp)
+        return b""
 
     async def _delete(self, call: _Call) -> None:
         _query(call.scope["query_string"])

@@ -12,8 +12,9 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from microreg import Registry
-from microreg.server import api, openapi, prometheus, registro, srsr
+from microreg.server import api, openapi, page, prometheus, registro, srsr
 from microreg.server.access import Access
+from microreg.server.direct import Direct
 from microreg.server.hub import Hub
 from microreg.server.problems import JSON, Problem
 from microreg.server.records import Records
@@ -40,12 +41,15 @@ class Application:
         self.records = Records(registry, self.hub, settings)
         self.hub.told = self.records.gone
         self._api = api.API(registry, self.records, Watching(self.hub, settings), settings.max_body)
-        server = Server(registry, self.hub, self.records, settings)
+        self.access = Access(self._dispatch, settings, api.READING | srsr.READING)
+        server = Server(registry, self.hub, self.records, settings, self.access.answered)
         routes = _routes(server)
         exact = [route for route in routes if isinstance(route.endpoint, Endpoint) and not route.param_convertors]
         self._plain = {route.path: route.app for route in exact}
         self._router = Router(routes, default=_nothing_here)
-        self._entry = Access(self._dispatch, settings, api.READING | srsr.READING)
+        posts = {path: route for path, route in self._plain.items() if isinstance(route, Endpoint)}
+        self.direct = Direct(registry, self._api, posts, self.access, settings.max_body)
+        """Answers the hot requests, for a server that lets it."""
 
     async def open(self) -> None:
         """Begin to watch the registry."""
@@ -70,7 +74,7 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI 3)."""
-        await self._entry(scope, receive, send)
+        await self.access(scope, receive, send)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -104,7 +108,7 @@ class Application:
 def _routes(server: Server) -> list[Route]:
     """Everything but the native API: views on the same services."""
     views = [*srsr.routes(server), *registro.routes(server), *prometheus.routes(server)]
-    return [*views, Route("/openapi.json", _openapi)]
+    return [*views, *page.routes(server), Route("/openapi.json", _openapi)]
 
 
 def _as_problem(error: HTTPException) -> Problem:

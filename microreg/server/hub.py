@@ -53,6 +53,10 @@ class Hub:
         self.names: dict[str, int] = {}
         """How many nodes each name has."""
         self.streams: set[Stream] = set()
+        self.opened = {"true": 0, "false": 0}
+        """How many streams there were, by whether they were resumed."""
+        self.stuck = 0
+        """How many of them were ended since their client read nothing."""
         self._registry = registry
         self._ring: deque[_Entry] = deque()
         self._ring_bytes = 0
@@ -115,6 +119,11 @@ class Hub:
     def live(self) -> bool:
         """Whether the registry is being watched."""
         return self._watch is not None and self._watch.state == "live" and self._read.is_set()
+
+    @property
+    def kept(self) -> int:
+        """How many changes a client may have missed, and still be resumed."""
+        return len(self._ring)
 
     @property
     def id(self) -> bytes:

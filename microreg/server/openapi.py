@@ -162,6 +162,7 @@ def _watch() -> _Schema:
 def _watch_many() -> _Schema:
     names = {"type": "array", "items": {"type": "string"}}
     body = _object({"names": names, "snapshot": names}, optional=("names", "snapshot"))
+    body["additionalProperties"] = False
     return _operation(
         "watchMany",
         "The same for a list of names that is too long for a query.",
@@ -238,7 +239,7 @@ def _ttl() -> _Schema:
 
 
 def _stamp() -> _Schema:
-    text = "<client>-<number>, counting up: a write that comes after one with a higher number changes nothing."
+    text = "`<client>-<number>`, counting up: a write that comes after one with a higher number changes nothing."
     schema = {"type": "string", "pattern": "^[!-~]{1,64}-[0-9]{1,18}$"}
     return {"name": "Microreg-Write", "in": "header", "schema": schema, "description": text}
 

@@ -21,11 +21,12 @@ from microreg.errors import (
     Unsupported,
 )
 
-__all__ = ["JSON", "Problem", "problem", "reply"]
+__all__ = ["JSON", "Fields", "Problem", "header_fields", "problem", "reply"]
 
 log = logging.getLogger("microreg.server")
 
 JSON = b"application/json"
+Fields = list[tuple[bytes, bytes]]
 _PROBLEM = b"application/problem+json"
 _UNTOLD: tuple[tuple[type[RegistryError], str], ...] = (
     (PermissionDenied, "the registry behind this server refuses the server's own credentials"),
@@ -65,6 +66,10 @@ class Problem(Exception):
         known = {"title": title, "status": self.status, "code": self.code, "detail": self.detail}
         return msgspec.json.encode(known | self.members)
 
+    def fields(self, body: bytes) -> Fields:
+        """The headers of an answer with its document."""
+        return header_fields(body, self.status, _PROBLEM, self.headers)
+
     async def send(self, send: Send) -> None:
         """Answer with it."""
         await reply(send, self.document(), status=self.status, kind=_PROBLEM, headers=self.headers)
@@ -99,9 +104,15 @@ async def reply(
     headers: Mapping[bytes, bytes] | None = None,
 ) -> None:
     """Answer with a whole body."""
-    fields: list[tuple[bytes, bytes]] = list(headers.items()) if headers else []
-    if status != 204:
-        fields += [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+    fields = header_fields(body, status, kind, headers)
     start: dict[str, Any] = {"type": "http.response.start", "status": status, "headers": fields}
     await send(start)
     await send({"type": "http.response.body", "body": body})
+
+
+def header_fields(body: bytes, status: int, kind: bytes, headers: Mapping[bytes, bytes] | None = None) -> Fields:
+    """The headers of an answer with a whole body; the length comes last."""
+    fields = list(headers.items()) if headers else []
+    if status != 204:
+        fields += [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+    return fields

@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -18,12 +18,13 @@ from msgspec import json
 from starlette.routing import Route
 from starlette.types import Scope
 
-from microreg import Service, Status, __version__
+from microreg import Registry, Service, Status, __version__
 from microreg.errors import RegistryError
 from microreg.events import Action, Change
+from microreg.measures import MEASURES, measured
 from microreg.net import address_problem
 from microreg.server.problems import JSON, Problem
-from microreg.server.views import Endpoint, Server
+from microreg.server.views import Endpoint, Server, Shared
 
 __all__ = ["routes"]
 
@@ -44,9 +45,13 @@ def routes(server: Server) -> list[Route]:
 class _View:
     def __init__(self, server: Server) -> None:
         self._hub = server.hub
+        self._registry = server.registry
+        self._answered = server.answered
         self._statuses: Counter[str] = Counter()
         self._changes: Counter[str] = Counter()
         self._began = time.time()
+        self._targets: Shared[tuple[str, ...]] = Shared(self._list)
+        self._metrics: Shared[None] = Shared(self._report)
         self._hub.catalog.subscribe(None, self._heard)
 
     async def health(self, _: Scope, __: bytes) -> tuple[int, bytes]:
@@ -70,6 +75,9 @@ class _View:
         """
         names = _names(scope["query_string"])
         await self._hub.ready()
+        return 200, await self._targets(names)
+
+    async def _list(self, names: tuple[str, ...]) -> bytes:
         catalog = self._hub.catalog
         records = [record for name in names for record in catalog.records(name)] if names else list(catalog.records())
         groups: list[bytes] = []
@@ -79,12 +87,15 @@ class _View:
                 groups.append(json.encode(group))
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
-        return 200, b"[%s]" % b",\n".join(groups)
+        return b"[%s]" % b",\n".join(groups)
 
     # -- metrics -------------------------------------------------------------------------------------------
 
     async def metrics(self, _: Scope, __: bytes) -> tuple[int, bytes]:
         """This server's metrics, in Prometheus' text format."""
+        return 200, await self._metrics(None)
+
+    async def _report(self, _: None) -> bytes:
         lines: list[str] = []
         for name, kind, about, label, samples in (*self._of_registry(), *_of_process(self._began)):
             lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
@@ -93,7 +104,8 @@ class _View:
                 lines.append(f"{name}{labels} {count!r}")
                 if number % _SLICE == 0:
                     await asyncio.sleep(0)
-        return 200, ("\n".join(lines) + "\n").encode()
+        lines += _of_measures(self._registry)
+        return ("\n".join(lines) + "\n").encode()
 
     def _of_registry(self) -> Iterator[_Family]:
         hub = self._hub
@@ -105,6 +117,11 @@ class _View:
         yield "microreg_changes_total", "counter", "Changes of nodes that were heard.", "action", changes
         yield "microreg_registry_up", "gauge", "Whether the registry behind is watched.", "", {"": int(hub.live)}
         yield "microreg_watchers", "gauge", "Watches that clients have open.", "", {"": len(hub.streams)}
+        yield "microreg_watches_total", "counter", "Watches that were opened.", "resumed", hub.opened
+        yield "microreg_watches_stuck_total", "counter", "Watches whose client read nothing.", "", {"": hub.stuck}
+        yield "microreg_changes_kept", "gauge", "Changes over which a watch can be resumed.", "", {"": hub.kept}
+        codes = {str(code): self._answered[code] for code in sorted(self._answered)}
+        yield "microreg_http_responses_total", "counter", "Requests that were answered.", "code", codes
         yield "microreg_info", "gauge", "The version of microreg.", "version", {__version__: 1}
 
     def _heard(self, change: Change) -> None:
@@ -127,6 +144,20 @@ def _of_process(began: float) -> Iterator[_Family]:
         size = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         yield "process_resident_memory_bytes", "gauge", "Resident memory.", "", {"": size}
         yield "process_open_fds", "gauge", "Open file descriptors.", "", {"": len(os.listdir("/proc/self/fd"))}
+
+
+def _of_measures(registry: Registry) -> Iterator[str]:
+    """What OpenTelemetry would be told of the registry behind, in lines, under the names that its exporters make."""
+    things = measured(registry)
+    for measure in MEASURES:
+        total = measure.total(map(measure.read, things))
+        if total:
+            kind = "counter" if measure.kind == "counter" else "gauge"
+            yield f"# HELP {measure.prometheus} {measure.about}\n# TYPE {measure.prometheus} {kind}"
+        for labels, value in total.items():
+            pairs = zip(measure.labels, labels, strict=True)
+            told = ",".join(f'{label}="{_escaped(text)}"' for label, text in pairs if text)
+            yield f"{measure.prometheus}{{{told}}} {value!r}"
 
 
 def _escaped(text: str) -> str:
@@ -158,7 +189,7 @@ def _metadata(prefix: str, metadata: Mapping[str, str]) -> dict[str, str]:
     return {prefix + _LABEL.sub("_", key): metadata[key] for key in sorted(metadata)}
 
 
-def _names(query: bytes) -> Iterable[str]:
+def _names(query: bytes) -> tuple[str, ...]:
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=2000, errors="strict")
     except ValueError:
@@ -166,4 +197,4 @@ def _names(query: bytes) -> Iterable[str]:
     for key, _ in pairs:
         if key != "name":
             raise Problem(400, "bad_request", f"query parameter {key[:80]!r}: known here: name")
-    return dict.fromkeys(name for _, name in pairs)
+    return tuple(dict.fromkeys(name for _, name in pairs))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from microreg.server.app import Application
 from microreg.server.problems import Problem
 
 __all__ = ["BoundedProtocol", "bounded"]
@@ -35,10 +37,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = self._in_body = False
         self._read = 0  # bytes since the last headers were complete
         self._refused = False
+        # Behind a proxy that is believed, the application is within another one, and nothing is answered directly.
+        self._direct = self.app.direct if isinstance(self.app, Application) else None
+        self._answered = 0.0  # when a request was answered directly
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept the connection, or refuse it where there are too many."""
         super().connection_made(transport)
+        self._writer = _Writer(transport)
         if len(self.connections) > self.max_connections:
             self._refuse(Problem(503, "too_many_connections", "there are too many connections"))
         else:
@@ -51,7 +57,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, within bounds."""
-        if self._refused:
+        if self._refused or self._answers(data):
             return
         self._read += len(data)
         super().data_received(data)
@@ -59,6 +65,32 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(_TOO_LARGE)
         if (self._in_head or self._in_body) and self._waiting is None and not self._refused:
             self._wait()
+
+    def _answers(self, data: bytes) -> bool:
+        """Answer a whole request at once, where nothing else is going on and it is one of the hot ones."""
+        busy = self._in_head or self._in_body or not (self.cycle is None or self.cycle.response_complete)
+        if self._direct is None or busy or self.flow.write_paused or self.transport.is_closing():
+            return False
+        answer = self._direct.answer(data, self.client, self.server_state.default_headers)
+        if answer is None:
+            return False
+        self._heard()
+        self.transport.write(answer)
+        self._answered = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._keep_alive(self.timeout_keep_alive)
+        return True
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection on which nothing was asked for too long. A direct answer does not move the timer."""
+        left = self._answered + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._keep_alive(left)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _keep_alive(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -74,6 +106,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._read = 0
         if not self._refused:
             super().on_headers_complete()
+            self.cycle.transport = self._writer  # type: ignore[assignment]
+            self.headers = deque(maxlen=0)  # type: ignore[assignment] # of trailers, which nobody reads
 
     def on_body(self, body: bytes) -> None:
         """A part of the body is there."""
@@ -120,6 +154,20 @@ class BoundedProtocol(HttpToolsProtocol):
         head = b"content-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[problem.status] + head + body)
         self.transport.close()
+
+
+class _Writer:
+    """A transport for answers. After the client has gone uvloop's raises, until ``connection_lost`` is called."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.is_closing = transport.is_closing
+        self.close = transport.close
+        self._write = transport.write
+
+    def write(self, data: bytes) -> None:
+        """Write what somebody may still read."""
+        if not self.is_closing():
+            self._write(data)
 
 
 def bounded(max_connections: int) -> type[BoundedProtocol]:

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Iterable
 from hashlib import sha256
 
+from msgspec import Struct
+
 from microreg import Node, Registry, Service
 from microreg.codec import decode
 from microreg.errors import InvalidService
@@ -26,18 +28,13 @@ Stamp = tuple[str, int]
 """Which client writes, and its number for this write; it counts up."""
 
 
-class _Entry:
+class _Entry(Struct, gc=False):
     """What stands for a node: a record, or nothing where it was withdrawn."""
 
-    __slots__ = ("digest", "record", "stamp", "withdrawn")
-
-    def __init__(
-        self, stamp: Stamp | None, record: Service | None = None, digest: bytes = b"", *, withdrawn: bool = False
-    ) -> None:
-        self.stamp = stamp
-        self.withdrawn = withdrawn
-        self.record = record
-        self.digest = digest
+    stamp: Stamp | None
+    record: Service | None = None
+    digest: bytes = b""
+    withdrawn: bool = False
 
 
 class Records:
@@ -62,7 +59,15 @@ class Records:
             known.stamp = stamp or known.stamp
             await self._register(key, known.record, ttl)
             return
-        record = _record(name, id, body)
+        await self._write(_record(name, id, body), digest, ttl, stamp)
+
+    async def add(self, record: Service, ttl: float) -> None:
+        """Register a node with a record that was made here. Raises Problem where there are too many."""
+        await self._write(record, b"", ttl, None)
+
+    async def _write(self, record: Service, digest: bytes, ttl: float, stamp: Stamp | None) -> None:
+        name, id = key = record.name, record.nodes[0].id
+        known = self._entries.get(key)
         if known is None or known.record is None:
             self._check_room(name)
         entry = _Entry(stamp, None, digest)
@@ -98,12 +103,19 @@ class Records:
             else:
                 known.append((entry.record, ttl))
         for start in range(0, len(known), _AT_ONCE):
-            some = known[start : start + _AT_ONCE]
-            calls = [self._register((record.name, record.nodes[0].id), record, ttl) for record, ttl in some]
-            for outcome in await asyncio.gather(*calls, return_exceptions=True):
-                if outcome is not None:
-                    raise outcome
+            await self._together(known[start : start + _AT_ONCE])
         return unknown
+
+    async def _together(self, renewals: list[tuple[Service, float]]) -> None:
+        if self._registry.prompt:
+            for record, ttl in renewals:
+                await self._register((record.name, record.nodes[0].id), record, ttl)
+            await asyncio.sleep(0)  # others have their turn, for there may be thousands
+            return
+        calls = [self._register((record.name, record.nodes[0].id), record, ttl) for record, ttl in renewals]
+        for outcome in await asyncio.gather(*calls, return_exceptions=True):
+            if outcome is not None:
+                raise outcome
 
     def gone(self, change: Change) -> None:
         """Forget the record of a node that is gone: whoever renews it has to send it again."""

@@ -23,7 +23,7 @@ from microreg.events import Reason
 from microreg.net import join_address
 from microreg.rules import check_service
 from microreg.server.problems import Problem
-from microreg.server.views import Clients, Endpoint, Server, fields, text
+from microreg.server.views import Clients, Endpoint, Server, Shared, fields, text
 
 __all__ = ["MARK", "routes"]
 
@@ -73,18 +73,27 @@ class _View:
         self._apps: set[str] = set()
         self._down: dict[str, dict[str, _Down]] = {}
         self._removals: deque[tuple[float, _Key, _Down]] = deque()
+        self._lists: Shared[str | None] = Shared(self._list)
 
     # -- applications --------------------------------------------------------------------------------------
 
     async def apps(self, _: Scope, __: bytes) -> tuple[int, bytes]:
         """All applications with their instances."""
         await self._server.hub.ready()
+        return 200, await self._lists(None)
+
+    async def _list(self, name: str | None) -> bytes:
+        """The application of this name as JSON, or all."""
+        if name is not None:
+            return await self._shown(name, await self._nodes(name), depth=0) + b"\n"
         self._prune()
         parts: list[bytes] = []
-        for app in sorted({*self._server.hub.names, *self._apps, *self._down}):
+        for number, app in enumerate(sorted({*self._server.hub.names, *self._apps, *self._down}), 1):
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
             nodes = [record.nodes[0] for record in self._server.hub.catalog.records(app)]
             parts.append(await self._shown(app, nodes, depth=2))
-        return 200, b'{\n  "applications": %s\n}\n' % _list(parts, depth=1)
+        return b'{\n  "applications": %s\n}\n' % _list(parts, depth=1)
 
     async def create(self, _: Scope, body: bytes) -> tuple[int, bytes]:
         """A new application, without instances. It is known until the server ends."""
@@ -101,10 +110,9 @@ class _View:
     async def app(self, scope: Scope, _: bytes) -> tuple[int, bytes]:
         """One application with its instances."""
         name: str = scope["path_params"]["app"]
-        nodes = await self._nodes(name)
-        if not nodes and not self._known(name):
+        if not await self._exists(name):
             raise _absent(f"application {name!r}")
-        return 200, await self._shown(name, nodes, depth=0) + b"\n"
+        return 200, await self._lists(name)
 
     async def _nodes(self, app: str) -> list[Node]:
         try:

@@ -9,19 +9,17 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import uvicorn
 
-from microreg import Registry
 from microreg.errors import ConfigError
 from microreg.net import join_address
-from microreg.server.app import application
+from microreg.server.app import Application
+from microreg.server.credentials import Credentials
 from microreg.server.protocol import bounded
-from microreg.server.settings import Settings
 
-__all__ = ["Listener", "listen", "serve"]
+__all__ = ["Listener", "listen", "renew", "serve"]
 
 _DRAIN = 5
 """Seconds that open requests may take once the server is to end."""
@@ -49,11 +47,8 @@ class Listener:
             each.close()
 
 
-def listen(host: str, port: int, cert: Path | None = None, key: Path | None = None) -> Listener:
-    """Bind to every address of ``host``. Raises ConfigError where that is not possible, or the certificate no good."""
-    if (cert is None) != (key is None):
-        raise ConfigError("certificate and key belong together: give both files, --tls-cert and --tls-key, or neither")
-    tls = None if cert is None or key is None else _tls(cert, key)
+def listen(host: str, port: int, tls: ssl.SSLContext | None = None) -> Listener:
+    """Bind to every address of ``host``. Raises ConfigError where that is not possible."""
     bound: list[socket.socket] = []
     try:
         for family, address in _addresses(host, port):
@@ -91,17 +86,6 @@ def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
     return made
 
 
-def _tls(cert: Path, key: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(cert, key, password="")  # or else it would ask at the terminal
-    except (OSError, ssl.SSLError) as error:
-        text = "expected a certificate and its private key in PEM, without a pass phrase"
-        raise ConfigError(f"TLS: {cert} and {key}: {error}; {text}") from None
-    return context
-
-
 class _Server(uvicorn.Server):
     """uvicorn without signal handlers of its own, which says when it is ready."""
 
@@ -118,51 +102,65 @@ class _Server(uvicorn.Server):
         yield
 
 
+def renew(app: Application, listener: Listener, credentials: Credentials) -> int:
+    """Read tokens and certificate again, while serving; how many streams end, since their token is not known any more.
+
+    Other streams, and connections, go on. Raises ConfigError where a file is no good; then all is as it was.
+    """
+    tokens, read_tokens = credentials.tokens()
+    credentials.context()  # the running one would keep half of a certificate and a key that do not fit
+    if listener.tls is not None:
+        credentials.load(listener.tls)
+    app.access.trust(tokens, read_tokens)
+    strangers = [stream for stream in app.hub.streams if not app.access.admits(stream.scope)]
+    for stream in strangers:
+        stream.end()
+    return len(strangers)
+
+
 async def serve(
-    registry: Registry,
+    app: Application,
     listener: Listener,
-    settings: Settings,
     stop: Callable[[], Awaitable[object]],
     *,
     max_connections: int,
     ready: Callable[[], None],
     proxies: str = "",
 ) -> None:
-    """Serve an open registry until ``stop()`` returns; then streams end, open requests are answered, and it returns.
+    """Serve an application until ``stop()`` returns; then streams end, open requests are answered, and it returns.
 
     ``ready`` is called when requests are answered. ``proxies`` are the addresses, separated by commas, whose
     ``X-Forwarded-For`` is believed.
     """
     # What it would say of requests is in problem documents, and said by microreg's own loggers.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-    async with application(registry, settings) as app:
-        config = uvicorn.Config(
-            app,
-            http=bounded(max_connections),
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=bool(proxies),
-            forwarded_allow_ips=proxies or None,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=_DRAIN,
-            backlog=_BACKLOG,
-        )
-        config.load()
-        if listener.tls is not None:
-            config.ssl = listener.tls
-        server = _Server(config, ready)
-        running = asyncio.create_task(server.serve(list(listener.sockets)), name="microreg server")
-        asked = asyncio.ensure_future(stop())
-        try:
-            await asyncio.wait([running, asked], return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            server.force_exit = True
-            raise
-        finally:
-            asked.cancel()
-            app.drain()
-            server.should_exit = True
-            await running
+    config = uvicorn.Config(
+        app,
+        http=bounded(max_connections),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies or None,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=_DRAIN,
+        backlog=_BACKLOG,
+    )
+    config.load()
+    if listener.tls is not None:
+        config.ssl = listener.tls
+    server = _Server(config, ready)
+    running = asyncio.create_task(server.serve(list(listener.sockets)), name="microreg server")
+    asked = asyncio.ensure_future(stop())
+    try:
+        await asyncio.wait([running, asked], return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        server.force_exit = True
+        raise
+    finally:
+        asked.cancel()
+        app.drain()
+        server.should_exit = True
+        await running

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -35,26 +35,33 @@ _NOBODY = b'{"success":false,"address":""}'
 _KEPT = 1024
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _ODD = re.compile(r"[\s\x00-\x1f\x7f]")
+_Answer = Callable[[Scope, dict[str, object]], Coroutine[object, object, bytes]]
 _PORTS = {"https": 443, "wss": 443}
 
 
 def routes(server: Server, rng: random.Random | None = None) -> list[Route]:
     """The four routes. ``rng`` chooses among the nodes of a name."""
     view = _View(server, rng or random.Random())
-    answers = {
+    answers: dict[str, _Answer] = {
         "/register": view.register,
         "/heartbeat": view.heartbeat,
         "/lookup": view.lookup,
         "/deregister": view.deregister,
     }
-    return [Route(path, _endpoint(answer, server.settings.max_body)) for path, answer in answers.items()]
+    waits = {"/heartbeat": view.waits, "/deregister": view.waits}
+    limit = server.settings.max_body
+    return [Route(path, _endpoint(answer, limit, waits.get(path))) for path, answer in answers.items()]
 
 
-def _endpoint(answer: Callable[[Scope, dict[str, object]], Awaitable[bytes]], limit: int) -> Endpoint:
+def _endpoint(answer: _Answer, limit: int, waits: Callable[[dict[str, object]], bool] | None) -> Endpoint:
     async def post(scope: Scope, body: bytes) -> tuple[int, bytes]:
         return 200, await answer(scope, fields(body))
 
-    return Endpoint(limit, {"POST": post}, kind=_JSON, worded=True)
+    def prompt(scope: Scope, body: bytes) -> Coroutine[object, object, bytes] | None:
+        given = fields(body)
+        return None if waits is not None and waits(given) else answer(scope, given)
+
+    return Endpoint(limit, {"POST": post}, kind=_JSON, worded=True, prompt=prompt)
 
 
 class _View:
@@ -73,6 +80,10 @@ class _View:
         node = Node(_reachable(url, client), id=str(uuid4()), metadata={ADDRESS: url})
         await self._clients.add(Service(name, nodes=[node]), self._ttl)
         return b'{"id":"%s","success":true}' % node.id.encode()
+
+    def waits(self, given: dict[str, object]) -> bool:
+        """Whether a request about an entry may have to wait for more than the registry."""
+        return not self._clients.settled(text(given, "id", required=True))
 
     async def heartbeat(self, _: Scope, given: dict[str, object]) -> bytes:
         """Renews an entry; false for one that is not there, so that the client can register again."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from starlette.types import Send
+from starlette.types import Scope, Send
 
 if TYPE_CHECKING:
     from microreg.server.hub import Hub
@@ -30,13 +30,16 @@ class Stream:
     """What one client has yet to hear. Belongs to the task that makes it.
 
     It has no timer of its own, since there may be thousands: the hub calls ``look`` every second. ``stuck`` says that
-    its task was cancelled because the client reads nothing.
+    its task was cancelled because the client reads nothing. ``scope`` is of the client's request.
     """
 
-    __slots__ = ("_due", "_hub", "_news", "_over", "_pending", "_send", "_sending", "_task", "_wake", "names", "stuck")
+    __slots__ = (
+        "_due", "_hub", "_news", "_over", "_pending", "_send", "_sending", "_task", "_wake", "names", "scope", "stuck"
+    )  # fmt: skip
 
-    def __init__(self, hub: Hub, names: Names, send: Send) -> None:
+    def __init__(self, hub: Hub, names: Names, scope: Scope, send: Send) -> None:
         self.names = names
+        self.scope = scope
         self.stuck = False
         self._hub = hub
         self._send = send
@@ -51,7 +54,9 @@ class Stream:
     # -- what happens ----------------------------------------------------------------------------
 
     def put(self, data: bytes) -> None:
-        """Have the client hear this. One that is too far behind hears a snapshot instead."""
+        """Have the client hear this. One that is too far behind hears a snapshot, one that was ended nothing."""
+        if self._over:
+            return
         if self._pending is not None:
             if len(self._pending) >= _PENDING:
                 self._pending = None

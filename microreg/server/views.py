@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -16,7 +16,6 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from microreg import Registry, Service
-from microreg.codec import encode
 from microreg.errors import InvalidService
 from microreg.events import Action, Change, Reason
 from microreg.server.bodies import read_body
@@ -25,7 +24,7 @@ from microreg.server.problems import JSON, Problem, problem, reply
 from microreg.server.records import Records
 from microreg.server.settings import Settings
 
-__all__ = ["Answer", "Clients", "Endpoint", "Server", "Turns", "fields", "text"]
+__all__ = ["Answer", "Clients", "Endpoint", "Prompt", "Server", "Shared", "Turns", "fields", "text"]
 
 K = TypeVar("K", bound=Hashable)
 
@@ -41,6 +40,8 @@ class Server:
     hub: Hub
     records: Records
     settings: Settings
+    answered: Mapping[int, int]
+    """How many requests were answered, by status code."""
 
 
 class Turns(Generic[K]):
@@ -48,6 +49,10 @@ class Turns(Generic[K]):
 
     def __init__(self) -> None:
         self._queues: dict[K, deque[asyncio.Future[None]]] = {}
+
+    def __contains__(self, key: object) -> bool:
+        """Whether somebody has a turn."""
+        return key in self._queues
 
     def __call__(self, key: K) -> _Turn[K]:
         """Wait for the turn, and have it for the block of ``async with``."""
@@ -88,6 +93,36 @@ class _Turn(Generic[K]):
         del self._queues[self._key]
 
 
+class Shared(Generic[K]):
+    """Answers that take long to make. They are made one at a time, so that everybody else is served in between.
+
+    Everybody who asked for the same before it was begun gets the same. ``make`` gives the others a turn now and then.
+    """
+
+    def __init__(self, make: Callable[[K], Awaitable[bytes]]) -> None:
+        self._make = make
+        self._lock = asyncio.Lock()
+        self._asked = 0
+        self._waiting = 0
+        self._last: tuple[K, int, bytes] | None = None
+
+    async def __call__(self, key: K) -> bytes:
+        """What ``make`` gives for this key, begun after this call."""
+        self._asked += 1
+        self._waiting += 1
+        asked = self._asked
+        try:
+            async with self._lock:
+                if self._last is None or self._last[0] != key or self._last[1] < asked:
+                    begun = self._asked
+                    self._last = key, begun, await self._make(key)
+                return self._last[2]
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._last = None
+
+
 class Clients(Generic[K]):
     """The nodes that carry a mark, by what their clients know of them.
 
@@ -124,6 +159,10 @@ class Clients(Generic[K]):
                 self._nodes.pop(key, None)
         return record
 
+    def settled(self, key: K) -> bool:
+        """Whether there is a node of this client, and nobody has its turn: ``find`` has to wait for nothing then."""
+        return key not in self.turn and self._get(key) is not None
+
     def _get(self, key: K) -> Service | None:
         node = self._nodes.get(key)
         return None if node is None else self._server.hub.catalog.get(*node)
@@ -131,7 +170,7 @@ class Clients(Generic[K]):
     async def add(self, record: Service, ttl: float) -> None:
         """Register a new node for ``ttl`` seconds. Raises Problem where there are too many."""
         key, node = self._key_of(record), (record.name, record.nodes[0].id)
-        await self._server.records.put(*node, encode(record), ttl, None)
+        await self._server.records.add(record, ttl)
         self._left.pop(key, None)
         self._nodes[key] = node
 
@@ -174,6 +213,9 @@ class Clients(Generic[K]):
 Answer = Callable[[Scope, bytes], Awaitable[tuple[int, bytes]]]
 """Answers one request: its body, to status and body."""
 
+Prompt = Callable[[Scope, bytes], Coroutine[object, object, bytes] | None]
+"""The same for a POST that succeeds, as long as it has to wait for nothing but the registry; or else None."""
+
 
 class Endpoint:
     """One path, as an ASGI application. What these clients were told with 400 is 400: not 422.
@@ -181,12 +223,21 @@ class Endpoint:
     Errors are problem documents; with ``worded``, the text is under ``error`` too, where such clients look for it.
     """
 
-    def __init__(self, limit: int, methods: Mapping[str, Answer], *, kind: bytes = JSON, worded: bool = False) -> None:
+    def __init__(
+        self,
+        limit: int,
+        methods: Mapping[str, Answer],
+        *,
+        kind: bytes = JSON,
+        worded: bool = False,
+        prompt: Prompt | None = None,
+    ) -> None:
+        self.kind = kind
+        self.prompt = prompt
         self._limit = limit
         self._methods = dict(methods)
         if "GET" in methods:
             self._methods["HEAD"] = methods["GET"]
-        self._kind = kind
         self._worded = worded
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -199,11 +250,12 @@ class Endpoint:
                 raise Problem(405, "method_not_allowed", f"this path takes {allowed}", headers=headers)
             status, body = await answer(scope, await read_body(scope, receive, self._limit))
         except Exception as error:
-            await self._refusal(error).send(send)
+            await self.refusal(error).send(send)
         else:
-            await reply(send, body, status=status, kind=self._kind)
+            await reply(send, body, status=status, kind=self.kind)
 
-    def _refusal(self, error: Exception) -> Problem:
+    def refusal(self, error: Exception) -> Problem:
+        """What these clients are told of an error."""
         found = problem(error)
         if isinstance(error, InvalidService):
             found.status = 400

@@ -29,7 +29,7 @@ _HEADERS = [
 ]
 
 
-class _Wanted(msgspec.Struct):
+class _Wanted(msgspec.Struct, forbid_unknown_fields=True):
     names: list[str] | None = None
     snapshot: list[str] = []
 
@@ -48,7 +48,7 @@ class Watching:
         client = scope["client"][0] if scope.get("client") else ""
         self._check_room(client)
         await self._hub.ready()
-        stream = Stream(self._hub, names, send)
+        stream = Stream(self._hub, names, scope, send)
         self._hub.subscribe(stream)
         self._open[client] += 1
         leaving = asyncio.get_running_loop().create_task(_gone(receive, stream), name="microreg server stream")
@@ -60,6 +60,7 @@ class Watching:
             task = asyncio.current_task()
             if not stream.stuck or task is None or task.uncancel():
                 raise
+            self._hub.stuck += 1
             log.info("a client reads nothing, and its stream is ended", extra={"client": client})
         finally:
             self._hub.unsubscribe(stream)
@@ -73,7 +74,9 @@ class Watching:
         missed = self._hub.since(_last_id(scope), stream.names)
         fresh = stream.names if missed is None else snapshot
         whole = self._hub.snapshot(fresh) if fresh is None or fresh else None
-        headers = [*_HEADERS, (b"microreg-resumed", b"false" if missed is None else b"true")]
+        resumed = "false" if missed is None else "true"
+        self._hub.opened[resumed] += 1
+        headers = [*_HEADERS, (b"microreg-resumed", resumed.encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         if missed:
             await stream.send(b"".join(missed))

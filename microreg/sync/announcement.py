@@ -8,7 +8,7 @@ from typing import Concatenate, ParamSpec, cast
 
 from microreg.announce import announce as announce_async
 from microreg.announce.announcement import Announcement as AsyncAnnouncement
-from microreg.announce.announcement import State, Transition
+from microreg.announce.announcement import RenewalStatistics, State, Transition
 from microreg.errors import RegistryError
 from microreg.model import Node, Service
 from microreg.registry import Registry as AsyncRegistry
@@ -51,6 +51,11 @@ class Announcement(Part[AsyncAnnouncement]):
     def history(self) -> tuple[Transition, ...]:
         """The last 64 transitions, oldest first."""
         return self.inner.history
+
+    @property
+    def statistics(self) -> RenewalStatistics:
+        """How its writes and renewals went so far. Any thread may ask."""
+        return self.inner.statistics
 
     @property
     def service(self) -> Service:

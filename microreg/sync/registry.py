@@ -34,6 +34,7 @@ class Registry(Mirror[AsyncRegistry]):
     deregister = blocking(AsyncRegistry.deregister)
     get_service = blocking(AsyncRegistry.get_service)
     list_services = blocking(AsyncRegistry.list_services)
+    examine = blocking(AsyncRegistry.examine)
 
     def __init__(self, inner: AsyncRegistry) -> None:
         super().__init__(inner)
@@ -142,6 +143,11 @@ class Watch(Part[AsyncWatch]):
     def state(self) -> Literal["live", "resyncing"]:
         """``resyncing`` until the store has been read (again), then ``live``."""
         return self.inner.state
+
+    @property
+    def active(self) -> bool:
+        """Whether it was entered, and is not over."""
+        return self.inner.active
 
     @property
     def error(self) -> RegistryError | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from microreg.model import Node
 from microreg.selector import (
     BUDGET,
     OUTLIERS,
+    CallStatistics,
     Errors,
     Explanation,
     Filter,
@@ -141,6 +142,11 @@ class Selector(Part[AsyncSelector]):
     def explain(self, name: str) -> Explanation:
         """Every known node of a name, and why it is selected or not, with numbers; ``print`` it."""
         return self._opened().run(self.inner.explain, name)
+
+    @property
+    def statistics(self) -> Mapping[str, CallStatistics]:
+        """How the calls to each name went so far, of the names that are followed. Any thread may ask."""
+        return self.inner.statistics
 
     def close(self) -> None:
         """Stop following. Waiting ``select`` calls end with RegistryClosed. Closing twice is fine."""

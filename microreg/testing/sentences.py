@@ -89,6 +89,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "general.concurrent": "Many calls at once on one client all take effect.",
         "general.cancellable": "Every call can be cancelled at any moment, and the registry stays usable.",
         "general.leaves-nothing": "A closed registry leaves no task, thread or file behind.",
+        "general.examines": "examine() ends within the option timeout and raises nothing, open or not yet.",
         "general.open-needs-no-server": "open needs no server: the first call says RegistryUnavailable.",
         "general.unavailable": "While the store is away all is RegistryUnavailable; afterwards all is well again.",
         "general.own-errors": "No error of a client library gets out, not even when the store dies during a call.",

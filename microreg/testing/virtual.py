@@ -5,6 +5,8 @@
     from microreg.testing.virtual import run
 
     run(main())                                     # as asyncio.run(main()), in virtual time
+    with VirtualTime() as time:                     # the same in several steps
+        time.run(main())
     asyncio.Runner(loop_factory=VirtualLoop)        # the same, under a runner of your own
 
 Time stands still while anything can run, and jumps to the next timer when nothing can. What would hang for
@@ -19,13 +21,13 @@ import asyncio
 import os
 import selectors
 from collections.abc import Callable, Coroutine, Mapping
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, NoReturn, ParamSpec, Self, TypeVar
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
-__all__ = ["VirtualLoop", "VirtualTimeError", "run"]
+__all__ = ["VirtualLoop", "VirtualTime", "VirtualTimeError", "run"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,6 +54,38 @@ def run(main: Coroutine[object, object, T], *, max_seconds: float = _DAY) -> T:
     """
     with asyncio.Runner(loop_factory=lambda: VirtualLoop(max_seconds=max_seconds)) as runner:
         return runner.run(main)
+
+
+class VirtualTime:
+    """Runs one coroutine after another on a loop of its own, in virtual time, from ``with`` to its end.
+
+    Raises what :func:`run` does; ``max_seconds`` is for all of them together.
+    """
+
+    def __init__(self, *, max_seconds: float = _DAY) -> None:
+        self._runner = asyncio.Runner(loop_factory=lambda: VirtualLoop(max_seconds=max_seconds))
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, which stands still while nothing is run."""
+        return self._runner.get_loop()
+
+    def run(self, main: Coroutine[object, object, T]) -> T:
+        """Run the coroutine and return what it returns; tasks that it leaves behind wait for the next one."""
+        return self._runner.run(main)
+
+    def time(self) -> float:
+        """Virtual seconds since the beginning."""
+        return self.loop.time()
+
+    def __enter__(self) -> Self:
+        self._runner.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._runner.__exit__(kind, error, trace)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -283,10 +283,7 @@ def test_a_registry_that_is_too_slow_is_3(cli: Cli, monkeypatch: pytest.MonkeyPa
 
 
 def test_timeout_is_the_option_of_every_part_of_a_composite() -> None:
-    from microreg.cli.common import _with_timeout
-    from microreg.url import Duration
-
-    url = _with_timeout(RegistryURL.parse("mirror:memory://a|memory://b?timeout=1s"), Duration(2.5))
+    url = RegistryURL.parse("mirror:memory://a|memory://b?timeout=1s").with_timeout(2.5)
     assert [part.options["timeout"] for part in url.parts] == ["2.500000", "2.500000"]
     assert url.options == {}
 

@@ -1,12 +1,14 @@
 """``http://`` keeps the contract of a registry, whatever happens to the server."""
 
+import asyncio
+
 import pytest
 
-from microreg.testing import Harness, Proxy, ServerFaults, contract, running
+from microreg.testing import CHECKS, Harness, Proxy, ServerFaults, contract, running
 from microreg.toolkit import in_thread
 from servers import microreg_server
 
-pytestmark = pytest.mark.timeout(300)  # the first test runs all checks
+pytestmark = pytest.mark.timeout(300)  # the first test of each class runs all its checks
 
 # A server keeps nothing over a restart, and the kit asks for a store that does: here that is another server, behind
 # the one which is killed, frozen and cut off.
@@ -27,4 +29,24 @@ class Faults(ServerFaults):
 TestHttp = contract(
     Harness(f"http://127.0.0.1:{proxy.port}?timeout=3s", faults=Faults(server, proxy), ttl=1.0),
     around=lambda: running(store, server, proxy),
+)
+
+# With --state the server is a store itself. These are the checks to which that makes a difference.
+KEPT = "watch.resyncs watch.tells-what-was-lost register.restores-forgotten general.unavailable".split()
+kept = microreg_server(state=True, name="kept")
+before_kept = Proxy(kept.port)
+
+
+class KeptFaults(ServerFaults):
+    """What was acknowledged is on the disk within a second, and no sooner for sure."""
+
+    async def kill(self) -> None:
+        await asyncio.sleep(1.0)
+        await super().kill()
+
+
+TestHttpWithState = contract(
+    Harness(f"http://127.0.0.1:{before_kept.port}?timeout=3s", faults=KeptFaults(kept, before_kept), ttl=1.0),
+    [each for each in CHECKS if each.id in KEPT],
+    around=lambda: running(kept, before_kept),
 )

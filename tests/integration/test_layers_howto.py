@@ -9,7 +9,7 @@ import pytest
 from support import ROOT, python
 
 
-@pytest.mark.parametrize("name", ["cache-lookups", "separate-namespaces"])
+@pytest.mark.parametrize("name", ["cache-lookups", "migrate", "separate-namespaces"])
 def test_a_guide_prints_what_it_says(name: str) -> None:
     text = (ROOT / "docs" / "howto" / f"{name}.md").read_text(encoding="utf-8")
     found = re.search(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)

@@ -103,6 +103,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(distributions: Distributio
     info = f"microreg-{PROJECT['version']}.dist-info"
     assert {PurePosixPath(name).parts[0] for name in names} == {"microreg", info}
     assert {"microreg/__init__.py", "microreg/py.typed", f"{info}/licenses/LICENSE"} <= names
+    page = ROOT.glob("microreg/server/page/*.*")  # its files are no modules
+    assert {path.relative_to(ROOT).as_posix() for path in page} <= names
     package = {name for name in names if name.startswith("microreg/")}
     assert package == {name for name in names_in_sdist(distributions.sdist) if name.startswith("microreg/")}
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 from srsrpy import ServiceRegistryClient  # type: ignore[import-untyped]
 
-from microreg import Node, Service, connect
-from microreg.errors import RegistryUnavailable
+from microreg import connect
 from microreg.testing import ServerProcess
 from servers import microreg_server
 from support import clean_env, run
@@ -148,61 +145,3 @@ def test_without_state_a_client_is_told_that_it_is_forgotten() -> None:
         server.restart()
         assert ask(server, "/heartbeat", id=id) == {"success": False}
         assert lookup(server, "greeter") == ""
-
-
-def test_a_server_with_a_damaged_file_says_so_and_starts() -> None:
-    server = microreg_server("--state", "state")
-    try:
-        (server.folder / "state").write_bytes(b"rubbish")
-        server.start()
-        assert ask(server, "/readyz") == {"status": "ready"}
-        said = server.log.read_text()
-        assert "set a state file aside" in said and "it is now state.aside-1" in said
-        assert (server.folder / "state.aside-1").read_bytes() == b"rubbish"
-    finally:
-        server.close()
-
-
-def test_for_other_registries_the_option_is_an_error(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "microreg", "serve", "--registry", "mdns://127.0.0.1", "--state", "state"]
-    done = subprocess.run(
-        [*command, "--listen", "127.0.0.1:0"],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-        cwd=tmp_path,
-        env=clean_env(),
-    )
-    assert done.returncode == 2, done.stderr
-    assert "--state is for memory://" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_a_crash_loses_nothing_that_was_acknowledged_a_second_before() -> None:
-    """Many clients at once, native and srsr's, and kill -9 while they write."""
-
-    async def write(server: ServerProcess, acknowledged: dict[str, float]) -> None:
-        async with connect(url(server)) as registry:
-            number = 0
-            while True:
-                nodes = [Node(f"10.0.0.1:{1000 + number + step}", id=f"n{number + step}") for step in range(10)]
-                try:
-                    await registry.register(Service("many", nodes=nodes), ttl=600)
-                except RegistryUnavailable:
-                    return
-                acknowledged.update({node.id: time.monotonic() for node in nodes})
-                number += 10
-                if number == 500:
-                    await asyncio.sleep(1.5)  # what comes later may be lost, what came before may not
-                if number == 1000:
-                    server.kill()
-
-    with microreg_server("--state", "state") as server:
-        acknowledged: dict[str, float] = {}
-        run(write(server, acknowledged), timeout=40)
-        crashed = max(acknowledged.values())
-        server.start()
-        found = str(ask(server, "/v1/services/many"))
-        safe = [id for id, when in acknowledged.items() if when < crashed - 1]
-        assert len(safe) >= 500
-        assert [id for id in safe if f"'{id}'" not in found] == []

@@ -883,8 +883,8 @@ def test_a_forked_child_is_told_and_leaves_its_parent_alone() -> None:
 # -- types and signatures -----------------------------------------------------------------------
 
 PAIRS = [
-    (microreg.Registry, microreg.sync.Registry, {"Options", "advertised_host", "errors", "unwrap"}),
-    (microreg.Watch, microreg.sync.Watch, {"fail", "join", "source"}),
+    (microreg.Registry, microreg.sync.Registry, {"Options", "advertised_host", "errors", "holds", "unwrap"}),
+    (microreg.Watch, microreg.sync.Watch, {"doubt", "fail", "join", "source"}),
     (microreg.Announcement, microreg.sync.Announcement, set[str]()),
     (microreg.Selector, microreg.sync.Selector, {"picks"}),
 ]

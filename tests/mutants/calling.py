@@ -8,6 +8,7 @@ from contextlib import suppress
 from microreg.backends.memory import MemoryRegistry
 from microreg.checked import Checked
 from microreg.errors import InvalidService, RegistryClosed, RegistryError, RegistryUnavailable
+from microreg.findings import Finding
 from microreg.model import Service
 from microreg.rules import DEFAULT_TTL
 from microreg.url import Options, RegistryURL
@@ -28,6 +29,21 @@ class ClosesOnce(Checked):
         if self._over:
             raise RegistryClosed("closed already")
         await super().close()
+
+
+@dies_by("general.examines")
+class HandsFailuresOn(Checked):
+    """What goes wrong in an examination is the error of whoever asked."""
+
+    async def examine(self) -> tuple[Finding, ...]:
+        raise RegistryUnavailable("there is nothing to examine")
+
+
+@dies_by("general.examines")
+class ExaminesForEver(Checked):
+    async def examine(self) -> tuple[Finding, ...]:
+        await asyncio.Event().wait()
+        return ()
 
 
 @dies_by("general.concurrent")

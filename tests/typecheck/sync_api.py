@@ -11,6 +11,7 @@ import microreg.sync
 from microreg import Node, Service, Status
 from microreg.announce.announcement import State, Transition
 from microreg.events import Event
+from microreg.findings import Finding
 
 
 def verbs(service: Service) -> None:
@@ -20,6 +21,7 @@ def verbs(service: Service) -> None:
         assert_type(registry.deregister(service=service), None)
         assert_type(registry.get_service("greeter"), tuple[Service, ...])
         assert_type(registry.list_services(), tuple[str, ...])
+        assert_type(registry.examine(), tuple[Finding, ...])
         with registry.watch("greeter") as events:
             assert_type(events, microreg.sync.Watch)
             for event in events:

@@ -13,16 +13,19 @@ import itertools
 import os
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from microreg.codec import encode
 from microreg.errors import ConfigError, RegistryClosed, ServiceNotFound
 from microreg.events import Event
+from microreg.findings import Finding
 from microreg.model import Service
 from microreg.net import address_towards
 from microreg.options import Options, TLSOptions, option
 from microreg.registry import Registry
 from microreg.rules import DEFAULT_TTL
+from microreg.tls import check_tls
 from microreg.url import RegistryURL
 from microreg.watch import Watch
 
@@ -134,6 +137,14 @@ class HttpRegistry(Registry):
         """The address of this machine towards a server that is given by IP address and not on this machine."""
         return address_towards([self._host])
 
+    async def examine(self) -> tuple[Finding, ...]:
+        """The server's version and clock."""
+        if self._opened is None:
+            return ()
+        from microreg.backends.http.examination import examine
+
+        return await examine(self._opened[0])
+
     @property
     def _parts(self) -> tuple[Client, Renewals, Following]:
         if self._opened is None:
@@ -142,17 +153,14 @@ class HttpRegistry(Registry):
 
 
 def _checked(url: RegistryURL, options: HttpOptions) -> HttpOptions:
-    """The options, where they fit the URL. Raises ConfigError where they do not."""
+    """The options, where they fit the URL. Raises ConfigError where they do not, or there is no client library."""
+    if find_spec("aiohttp") is None:
+        raise ConfigError(f"{url}: {url.scheme}:// needs aiohttp: pip install 'microreg[http]'")
     if url.user or url.password:
         raise ConfigError(f"{url}: the server takes no user; write its token as an option: ?token=${{REGISTRY_TOKEN}}")
     if len(url.hosts(_DEFAULT_PORT)) > 1:
         raise ConfigError(f"{url}: expected one host: two servers do not share what they know")
     if not options.token.isascii() or not options.token.isprintable() or " " in options.token:
         raise ConfigError(f"{url}: option token: expected printable ASCII without blanks")
-    if (options.cert is None) != (options.key is None):
-        raise ConfigError(f"{url}: options cert and key belong together: give both files, or neither")
-    if url.scheme != "https":
-        given = [name for name in ("ca", "cert", "key", "server_name") if getattr(options, name)]
-        if given:
-            raise ConfigError(f"{url}: option {given[0]} is for TLS; write {url.scheme}s://")
+    check_tls(url, options, "https")
     return options

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from hashlib import sha256
 from typing import TypeVar
 from urllib.parse import quote
@@ -13,18 +12,21 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from microreg.backends.http.failures import connection_failure, is_broken, refusal
-from microreg.errors import ConfigError, RegistryError, RegistryUnavailable
+from microreg.backends.http.failures import Superseded, connection_failure, is_broken, refusal, stranger
+from microreg.errors import RegistryError
 from microreg.model import Service
 from microreg.net import join_address
+from microreg.tls import client_context
 from microreg.toolkit import decode_all
 from microreg.url import RegistryURL, TLSOptions
 
 __all__ = ["Client", "Renewal"]
 
 _CONNECTIONS = 64
-_SUPERSEDED = 409
+_DONE = 204
 _LONGEST_QUERY = 2000
+_LARGEST = 256 * 1024 * 1024
+"""Bytes of an answer."""
 _EVENTS = "text/event-stream"
 _Key = tuple[str, str]
 T = TypeVar("T")
@@ -45,6 +47,14 @@ class _Node(msgspec.Struct):
 
 class _Unknown(msgspec.Struct):
     unknown: list[_Node]
+
+
+class _Info(msgspec.Struct):
+    version: str = ""
+
+
+class _About(msgspec.Struct):
+    info: _Info
 
 
 class Renewal(msgspec.Struct):
@@ -72,7 +82,7 @@ class Client:
         token: str = getattr(options, "token", "")
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=_CONNECTIONS, ssl=_context(options) if url.scheme == "https" else True, ttl_dns_cache=10
+                limit=_CONNECTIONS, ssl=client_context(options) if url.scheme == "https" else True, ttl_dns_cache=10
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -87,12 +97,14 @@ class Client:
 
     async def put(self, key: _Key, body: bytes, ttl: float, stamp: str) -> str:
         """Register a node with the record in ``body``; its digest. Nothing where the node was written again since."""
-        await self._call("PUT", f"{_node(key)}?ttl={ttl:.3f}", body, {"Microreg-Write": stamp}, _SUPERSEDED)
+        with suppress(Superseded):
+            await self._call("PUT", f"{_node(key)}?ttl={ttl:.3f}", body, {"Microreg-Write": stamp}, good=_DONE)
         return sha256(body).hexdigest()[:32]
 
     async def delete(self, key: _Key, stamp: str) -> None:
         """Deregister a node."""
-        await self._call("DELETE", _node(key), None, {"Microreg-Write": stamp}, _SUPERSEDED)
+        with suppress(Superseded):
+            await self._call("DELETE", _node(key), None, {"Microreg-Write": stamp}, good=_DONE)
 
     async def services(self, name: str) -> tuple[Service, ...]:
         """The services of a name."""
@@ -103,6 +115,20 @@ class Client:
     async def names(self) -> tuple[str, ...]:
         """The names that are registered."""
         return tuple(self._read(await self._call("GET", "/services"), _Names).services)
+
+    async def about(self) -> tuple[str, str]:
+        """The version of the server, and the Date of its answer; empty where it does not say so."""
+        url = URL(f"{self._base.removesuffix('/v1')}/openapi.json", encoded=True)
+        try:
+            async with self._session.get(url, allow_redirects=False, server_hostname=self._server_name) as response:
+                body = await response.read()
+                if response.status != 200:
+                    raise refusal(self.where, response, body)
+                return self._read(body, _About).info.version, response.headers.get("Date", "")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            if isinstance(error, RegistryError):
+                raise
+            raise connection_failure(self.where, error) from error
 
     async def renew(self, renewals: Sequence[Renewal]) -> set[_Key]:
         """Renew these; returns those whose record the server does not know."""
@@ -127,25 +153,34 @@ class Client:
         try:
             async with self._request("GET" if body is None else "POST", path, body, headers) as response:
                 if response.status != 200:
-                    raise refusal(self.where, response, await response.read())
+                    raise refusal(self.where, response, await self._whole(response))
                 if response.content_type != _EVENTS:
-                    raise self._stranger(f"it sends {response.content_type}")
-                yield response
+                    raise stranger(self.where, f"it sends {response.content_type}")
+                try:
+                    yield response
+                finally:
+                    _cut(response)
         except RegistryError:  # some of which are OSErrors
             raise
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise connection_failure(self.where, error) from error
 
     async def _call(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, also: int = 0
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        good: int = 200,
     ) -> bytes:
-        """The body of a good answer, or of one with the status ``also``. Calls that meet a dead connection go again."""
+        """The body of an answer with the status ``good``. Calls that meet a dead connection go again."""
         again = True
         while True:
             try:
                 async with self._request(method, path, body, headers or {}) as response:
-                    answer = await response.read()
-                    if response.status not in (200, 204, also):
+                    answer = await self._whole(response)
+                    if response.status != good:
                         raise refusal(self.where, response, answer)
                     return answer
             except RegistryError:  # some of which are OSErrors
@@ -168,37 +203,36 @@ class Client:
             server_hostname=self._server_name,
         )
 
+    async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
+        """The body of an answer, which must not fill the memory, whoever it is that answers."""
+        parts: list[bytes] = []
+        size = 0
+        async for part in response.content.iter_any():
+            parts.append(part)
+            size += len(part)
+            if size > _LARGEST:
+                _cut(response)
+                raise stranger(self.where, f"it sends more than {_LARGEST} bytes")
+        return b"".join(parts)
+
     def _read(self, data: bytes, kind: type[T]) -> T:
         try:
             return msgspec.json.decode(data, type=kind)
         except (msgspec.MsgspecError, UnicodeError) as error:
-            raise self._stranger(str(error)) from None
-
-    def _stranger(self, why: str) -> RegistryUnavailable:
-        text = f"what answers there is no microreg server ({why}); is the path right?"
-        return RegistryUnavailable(f"{self.where}: {text}")
+            raise stranger(self.where, str(error)) from None
 
 
 def _node(key: _Key) -> str:
     return f"/services/{_escaped(key[0])}/nodes/{_escaped(key[1])}"
 
 
+def _cut(response: aiohttp.ClientResponse) -> None:
+    """End the connection of a stream at once: closing it in order takes TLS a round trip, for which nobody waits."""
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+
+
 def _escaped(text: str) -> str:
     """As one part of a path, also where it consists of dots."""
     return quote(text, safe="") if text.strip(".") else "%2E" * len(text)
-
-
-def _context(tls: TLSOptions) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    try:
-        if tls.ca is not None:
-            context = ssl.create_default_context(cafile=tls.ca)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"TLS: {tls.ca}: {error}; expected certificates in PEM") from None
-    if tls.cert is not None and tls.key is not None:
-        try:
-            context.load_cert_chain(tls.cert, tls.key, password="")  # or else it would ask at the terminal
-        except (OSError, ssl.SSLError) as error:
-            text = "expected a certificate and its private key in PEM, without a pass phrase"
-            raise ConfigError(f"TLS: {tls.cert} and {tls.key}: {error}; {text}") from None
-    return context

@@ -18,13 +18,20 @@ from microreg.errors import (
     Unsupported,
 )
 
-__all__ = ["connection_failure", "is_broken", "refusal"]
+__all__ = ["Superseded", "connection_failure", "is_broken", "refusal", "stranger"]
 
 _KINDS: dict[str, type[RegistryError]] = {
     kind.code: kind for kind in (InvalidService, PermissionDenied, RegistryTimeout, RegistryUnavailable, Unsupported)
 }
 _TOKEN = "; in the config string: ?token=${REGISTRY_TOKEN}"
 _LATER = frozenset({408, 421, 425, 429, 500, 502, 503, 504})
+
+
+class Superseded(RegistryError):
+    """A write came late: this client has written the same node again since."""
+
+    code = "superseded"
+    http_status = 409
 
 
 class _Problem(msgspec.Struct):
@@ -48,6 +55,8 @@ def refusal(where: str, response: aiohttp.ClientResponse, body: bytes) -> Regist
         return ServiceNotFound(told.name, authoritative=told.authoritative)
     if told.code == RecordTooLarge.code or status == 413:
         return RecordTooLarge(text, size=told.size, limit=told.limit)
+    if told.code == Superseded.code:
+        return Superseded(text)
     if told.code in _KINDS:
         return _KINDS[told.code](text + (_TOKEN if status == 401 else ""))
     if status in (401, 403, 407):
@@ -55,11 +64,16 @@ def refusal(where: str, response: aiohttp.ClientResponse, body: bytes) -> Regist
     if status in (300, 301, 302, 303, 307, 308):
         there = response.headers.get("Location", "elsewhere")
         return RegistryUnavailable(f"{where}: it redirects to {there[:200]!r}; write in the config string where it is")
-    if status == 404 and not told.code:
-        return RegistryUnavailable(f"{text}; what answers there is no microreg server; is the path right?")
     if status in _LATER or status >= 500:
         return RegistryUnavailable(text)
+    if not told.code:
+        return stranger(where, f"{status} {response.reason}")
     return RegistryError(text)
+
+
+def stranger(where: str, why: str) -> RegistryUnavailable:
+    """What answers there does not speak the API."""
+    return RegistryUnavailable(f"{where}: what answers there is no microreg server ({why}); is the path right?")
 
 
 def is_broken(error: Exception) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Iterable
 from contextlib import aclosing
+from itertools import chain
 
 import msgspec
 
@@ -62,10 +63,11 @@ class Following:
         self._timeout = timeout
         self._catalog = Catalog()
         self._wanted: Counter[str | None] = Counter()
-        self._waiting: dict[asyncio.Future[None], str | None] = {}
+        self._waiting: dict[str | None, set[asyncio.Future[None]]] = {}
         self._asked = _NOTHING  # what the stream brings, or will when it is open
         self._open = False
         self._known = set[str | None]()  # what the catalog has, as of the last id
+        self._missing = set[str | None]()  # what the stream has yet to bring, of what it was opened for
         self._last = ""
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()  # another set of names is wanted
@@ -98,7 +100,7 @@ class Following:
         if self._open and _covers(self._asked, name) and _covers(self._known, name):
             return
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[waiting] = name
+        self._waiting.setdefault(name, set()).add(waiting)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="microreg http stream")
         elif not _covers(self._asked, name):
@@ -106,7 +108,9 @@ class Following:
         try:
             await waiting
         finally:
-            del self._waiting[waiting]
+            self._waiting[name].discard(waiting)
+            if not self._waiting[name]:
+                del self._waiting[name]
 
     async def _unfollow(self, name: str | None) -> None:
         self._wanted[name] -= 1
@@ -191,8 +195,9 @@ class Following:
                     for event in parser.feed(chunk):
                         await self._apply(event)
         except TimeoutError:
-            what = f"nothing for {_SILENCE:g} s" if self._open else f"opened no stream of events within {patience:g} s"
-            raise RegistryTimeout(f"{self._client.where}: {what}") from None
+            what = f"nothing for {_SILENCE:g} s" if self._open else f"no stream of events within {patience:g} s"
+            text = f"{what}; a proxy on the way must not collect (buffer) what the server streams"
+            raise RegistryTimeout(f"{self._client.where}: {text}") from None
 
     def _opened(self, resumed: bool, fresh: set[str]) -> None:
         """The stream is open: what is known stays known, if it goes on where the last one ended."""
@@ -205,17 +210,21 @@ class Following:
             for name in self._catalog.names():
                 if name not in self._asked:
                     self._catalog.replace(Snapshot(), name)
-        self._release()
+        self._missing = {name for name in self._asked if not _covers(self._known, name)}
+        self._release(self._waiting)
 
-    def _release(self) -> None:
-        for waiting, name in self._waiting.items():
-            if not waiting.done() and _covers(self._asked, name) and _covers(self._known, name):
-                waiting.set_result(None)
-        if all(_covers(self._known, name) for name in self._asked):
+    def _release(self, names: Iterable[str | None]) -> None:
+        """Let those go on who wait for one of these names, if it is followed now."""
+        for name in names:
+            if _covers(self._asked, name) and _covers(self._known, name):
+                for waiting in self._waiting.get(name, ()):
+                    if not waiting.done():
+                        waiting.set_result(None)
+        if not self._missing:
             self._settled.set()
 
     def _fail(self, error: RegistryError) -> None:
-        for waiting in self._waiting:
+        for waiting in chain.from_iterable(self._waiting.values()):
             if not waiting.done():
                 waiting.set_exception(error)
         self._catalog.interrupt(error)
@@ -252,7 +261,8 @@ class Following:
             await asyncio.sleep(0)
         self._catalog.replace(Snapshot(services), snapshot.name, Reason.LOST)
         self._known.add(snapshot.name)
-        self._release()
+        self._missing.discard(snapshot.name)
+        self._release(self._waiting if snapshot.name is None else [snapshot.name])
 
 
 def _covers(names: Collection[str | None], name: str | None) -> bool:

@@ -17,6 +17,7 @@ from microreg.backends.mdns.names import key_of
 from microreg.backends.mdns.station import Station
 from microreg.errors import ConfigError, RegistryClosed, RegistryUnavailable, ServiceNotFound
 from microreg.events import Event, Reason
+from microreg.findings import Finding
 from microreg.model import Service
 from microreg.registry import Registry
 from microreg.rules import DEFAULT_TTL
@@ -120,6 +121,12 @@ class MdnsRegistry(Registry):
         link = best(self._links())
         self._chosen = None if link is None else link.host
         return self._chosen
+
+    async def examine(self) -> tuple[Finding, ...]:
+        """Whether a question and an answer travel on each interface; see :mod:`microreg.backends.mdns.examination`."""
+        from microreg.backends.mdns.examination import examine
+
+        return await examine(self._named, self._settle)
 
     def _links(self) -> tuple[Link, ...]:
         if self._station is not None:

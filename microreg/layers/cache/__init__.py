@@ -17,8 +17,11 @@ from itertools import islice
 from microreg import options as config
 from microreg import process
 from microreg.catalog import Catalog, Subscriber
+from microreg.checked import Checked
 from microreg.errors import RegistryClosed, ServiceNotFound
 from microreg.events import Snapshot
+from microreg.findings import Finding
+from microreg.layers.cache import examination
 from microreg.layers.cache.disk import Disk, Known
 from microreg.layers.cache.followed import Followed, Means, Task
 from microreg.layers.cache.freshness import Freshness
@@ -28,7 +31,7 @@ from microreg.registry import Layer, Registry
 from microreg.rules import check_name
 from microreg.url import RegistryURL
 
-__all__ = ["CacheLayer", "CacheOptions", "Freshness"]
+__all__ = ["CacheLayer", "CacheOptions", "Freshness", "cached"]
 
 _SWEEP = 5.0
 _SWEEP_FLOOR = 0.05
@@ -44,6 +47,7 @@ class CacheLayer(Layer):
     """
 
     Options = CacheOptions
+    inside_composites = False  # who asks for the cache of a composite would get that of one part
 
     def __init__(
         self,
@@ -68,6 +72,9 @@ class CacheLayer(Layer):
         self._loop: AbstractEventLoop | None = None  # that the watches run in
         self._over = ""  # why no call is possible any more
         process.in_child(self, CacheLayer._after_fork)
+        checked = inner.unwrap(Checked)
+        if checked is not None:
+            checked.users.add(self)
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -110,6 +117,10 @@ class CacheLayer(Layer):
         self._leaving.clear()
         self._disk = self._sweeper = None
 
+    async def examine(self) -> tuple[Finding, ...]:
+        """What is found inside, and what there is to say of this cache's options."""
+        return (*await self.inner.examine(), *examination.findings(self._means.options))
+
     # -- asking ----------------------------------------------------------------------------------
 
     async def get_service(self, name: str) -> tuple[Service, ...]:
@@ -136,6 +147,11 @@ class CacheLayer(Layer):
         if self._authoritative and followed.live:
             raise ServiceNotFound(name)
         return await followed.ask()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that are watched now. Any thread may ask."""
+        return tuple(self._followed)
 
     def freshness(self, name: str) -> Freshness:
         """How fresh what is known of a name is: ``live``, ``cached``, ``stale``, ``disk`` or ``unknown``."""
@@ -248,3 +264,10 @@ class CacheLayer(Layer):
             if followed is not None and followed.freshness().kind == "live":
                 known[name] = tuple(self._catalog.records(name))
         return known
+
+
+def cached(registry: Registry) -> CacheLayer | None:
+    """The cache that this registry is, or has behind layers that change no answer; None where it is uncached."""
+    while isinstance(registry, Layer) and registry.transparent:
+        registry = registry.inner
+    return registry if isinstance(registry, CacheLayer) else None

@@ -108,18 +108,18 @@ class Followed:
         return self._source is not None and not self.live
 
     def freshness(self) -> Freshness:
-        """How fresh what is known is."""
-        now = self._loop.time()
-        if self._guard.since is not None:
+        """How fresh what is known is. Any thread may ask."""
+        now, since, source, true_at = self._loop.time(), self._guard.since, self._source, self._true_at
+        if since is not None:
             grace = f"{self._means.options.grace:g} s (cache.grace)"
             lost = f"the store has lost most nodes of {self.name!r} at once; they stay until it has said so for {grace}"
-            return Freshness("stale", now - self._guard.since, RegistryUnavailable(lost))
+            return Freshness("stale", now - since, RegistryUnavailable(lost))
         if self.live:
             return Freshness("live")
-        if self._source is None or self._true_at is None:
+        if source is None or true_at is None:
             return Freshness("unknown", error=self._why())
         kind: Mapping[str, Literal["stale", "cached", "disk"]] = {"watch": "stale", "lookup": "cached", "disk": "disk"}
-        return Freshness(kind[self._source], now - self._true_at, self._why())
+        return Freshness(kind[source], now - true_at, self._why())
 
     def check(self, now: float) -> None:
         """To be called every few seconds: gives up what is too old, and notes what is true."""

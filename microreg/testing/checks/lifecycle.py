@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from microreg.errors import RegistryClosed, ServiceNotFound, WrongLoop
+from microreg.findings import Finding
 from microreg.model import Service
 from microreg.registry import Registry
 from microreg.testing.case import Case
@@ -66,6 +67,21 @@ async def _wrong_loop(case: Case) -> None:
     await in_thread(asyncio.run, elsewhere())
     await client.register(service)
     await case.shows(client, name, service)
+
+
+@check(CHECKS, "general.examines")
+async def _examines(case: Case) -> None:
+    client, unopened = await case.client(), case.harness.connect()
+    for registry, when in ((unopened, "before open"), (client.inner, "once it is open")):
+        patience = registry.options.timeout + case.harness.patience
+        try:
+            async with asyncio.timeout(patience):
+                findings: object = await registry.examine()
+        except Exception as error:
+            case.fail(f"an examination {when} that raises nothing, and ends within {patience:g} s", f"{error!r}")
+        sound = isinstance(findings, tuple) and all(isinstance(each, Finding) for each in findings)
+        case.expect(sound, f"findings {when}", f"{findings!r:.200}")
+    await unopened.close()
 
 
 @check(CHECKS, "general.concurrent")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from microreg import Registry, Service, Watch, merge
 from microreg.errors import ConfigError, RegistryClosed
+from microreg.findings import Finding
 from microreg.net import address_towards
 from microreg.rules import DEFAULT_TTL
 from microreg.tls import check_tls, client_context
@@ -105,6 +106,14 @@ class ConsulRegistry(Registry):
     def advertised_host(self) -> str | None:
         """The address of this machine towards an agent that is given by IP address and not on this machine."""
         return address_towards([self._host])
+
+    async def examine(self) -> tuple[Finding, ...]:
+        """The agent's version, leader and clock, where it is, and what it cannot tell."""
+        if self._opened is None:
+            return ()
+        from microreg_consul.examination import examine
+
+        return await examine(self._opened.client, self._host, has_token=bool(self._settings.token))
 
     @property
     def _store(self) -> Store:

@@ -117,6 +117,17 @@ class Client:
         if not await self._call(lambda: call(headers=self._calls.prepare_headers())):
             raise filtered(f"service {name!r}", self.where, has_token=self._has_token)
 
+    async def leader(self) -> tuple[str, str]:
+        """Which server leads, empty where none does, and the Date of the answer. No token is needed for that."""
+        ask = partial(self._calls.http.get, _body_and_date, "/v1/status/leader")
+        found, date = await self._call(lambda: ask(headers=self._calls.prepare_headers()))
+        return found if isinstance(found, str) else "", date
+
+    async def itself(self) -> Mapping[str, object]:
+        """What the agent says about itself. Raises PermissionDenied without the right ``agent:read``."""
+        ask = partial(self._calls.http.get, CB.json(), "/v1/agent/self")
+        return cast("Mapping[str, object]", await self._call(lambda: ask(headers=self._calls.prepare_headers())))
+
     # -- writing -----------------------------------------------------------------------------------
 
     async def register(self, body: Mapping[str, object], checks: Sequence[Check]) -> None:
@@ -199,6 +210,10 @@ def _can_be_asked_for(name: str) -> bool:
         return all(part.strip(".") for part in lenient_text(name, "service name").split("/"))
     except InvalidService:
         return False
+
+
+def _body_and_date(response: Response) -> tuple[object, str]:
+    return CB.json()(response), response.headers.get("Date", "")
 
 
 def _nothing() -> None:

@@ -31,6 +31,11 @@ class Store:
         await self.feeds.close()
         await self._client.close()
 
+    @property
+    def client(self) -> Client:
+        """The requests to the agent."""
+        return self._client
+
     async def standing(self, name: str) -> Standing:
         """What stands under a name."""
         _, entries = await self._client.entries(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -16,8 +17,23 @@ from microreg.model import Node, Service, Status
 from microreg.net import split_address
 from microreg.testing import Proxy, ServerFaults, ServerProcess
 from microreg_consul.layouts import OWN_KEYS, Layout
+from support import wait_until
 
-__all__ = ["ConsulFaults", "Raw", "record"]
+__all__ = ["ACLS", "MANAGEMENT", "ConsulFaults", "Raw", "record", "started", "token"]
+
+MANAGEMENT = "5d0e4a0c-6a52-4c5c-9d0f-2f0f6f3a7c11"
+"""The token that may do everything."""
+ACLS = {
+    "acl": {
+        "enabled": True,
+        "default_policy": "deny",
+        "tokens": {"master": MANAGEMENT, "agent": MANAGEMENT},
+        "token_ttl": "0s",
+        "policy_ttl": "0s",
+        "role_ttl": "0s",
+    }
+}
+"""What makes an agent ask for tokens."""
 
 _LIMIT = 64 * 512
 """Bytes that Meta can hold."""
@@ -100,6 +116,25 @@ class ConsulFaults(ServerFaults):
             pieces = [text[start : start + 512] for start in range(0, len(text), 512)]
             meta = {f"{OWN_KEYS}{number}": piece for number, piece in enumerate(pieces, 1)}
             await raw.register(service_id, name, Address=host, Port=port, Meta=meta)
+
+
+async def token(server: ServerProcess, rules: str) -> tuple[str, str]:
+    """The secret and the name of a new token that may do this."""
+    async with Raw(server.port, MANAGEMENT) as raw:
+        ready: bool = await wait_until(partial(started, raw), 15, step=0.1)
+        assert ready
+        policies = len(await raw.get("/acl/policies"))
+        policy = await raw.put("/acl/policy", {"Name": f"policy-{policies}", "Rules": rules})
+        made = await raw.put("/acl/token", {"Policies": [{"ID": policy["ID"]}]})
+        return str(made["SecretID"]), str(policy["ID"])
+
+
+async def started(raw: Raw) -> bool:
+    """Whether the agent takes tokens, which it does some time after it has a leader."""
+    try:
+        return bool(await raw.get("/acl/policies"))
+    except Exception:  # whatever the client of the test raises for an answer that is none yet
+        return False
 
 
 def _node(data: bytes, id: str) -> Node:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import microreg
-from consul_store import Raw
+from consul_store import ACLS, MANAGEMENT, Raw, started, token
 from microreg import (
     ConfigError,
     Node,
@@ -30,18 +30,7 @@ from microreg.testing import ServerProcess
 from servers import TLS, consul, tls
 from support import ROOT, run, wait_until
 
-MANAGEMENT = "5d0e4a0c-6a52-4c5c-9d0f-2f0f6f3a7c11"
 WRONG = "0b6f7d7e-0000-4000-8000-000000000000"
-ACLS = {
-    "acl": {
-        "enabled": True,
-        "default_policy": "deny",
-        "tokens": {"master": MANAGEMENT, "agent": MANAGEMENT},
-        "token_ttl": "0s",
-        "policy_ttl": "0s",
-        "role_ttl": "0s",
-    }
-}
 PAGE = ROOT / "docs" / "reference" / "consul.md"
 ANNOUNCER, READER = re.findall(r"```hcl\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 """The policies of the reference page: one that announces ``orders``, and one that only looks up."""
@@ -75,25 +64,6 @@ def _mutual(files: TLS) -> Iterator[ServerProcess]:
     """The same, and it asks clients for a certificate."""
     with consul("mutual", dev=True, tls=files, client_certs=True) as server:
         yield server
-
-
-async def token(server: ServerProcess, rules: str) -> tuple[str, str]:
-    """The secret and the name of a new token that may do this."""
-    async with Raw(server.port, MANAGEMENT) as raw:
-        ready: bool = await wait_until(partial(started, raw), 15, step=0.1)
-        assert ready
-        policies = len(await raw.get("/acl/policies"))
-        policy = await raw.put("/acl/policy", {"Name": f"policy-{policies}", "Rules": rules})
-        made = await raw.put("/acl/token", {"Policies": [{"ID": policy["ID"]}]})
-        return str(made["SecretID"]), str(policy["ID"])
-
-
-async def started(raw: Raw) -> bool:
-    """Whether the agent takes tokens, which it does some time after it has a leader."""
-    try:
-        return bool(await raw.get("/acl/policies"))
-    except Exception:  # whatever the client of the test raises for an answer that is none yet
-        return False
 
 
 async def left_behind(server: ServerProcess) -> None:

@@ -18,6 +18,7 @@ from microreg import Registry, Service, Watch, merge
 from microreg.codec import encode
 from microreg.errors import ConfigError, RegistryClosed
 from microreg.events import Event, Snapshot
+from microreg.findings import Finding
 from microreg.net import address_towards
 from microreg.rules import DEFAULT_TTL
 from microreg.tls import check_tls
@@ -110,6 +111,14 @@ class EtcdRegistry(Registry):
         """The address of this machine towards a member that is given by IP address and not on this machine."""
         return address_towards(host for host, _ in self._hosts)
 
+    async def examine(self) -> tuple[Finding, ...]:
+        """Each member's version and state, and what the cluster does to a ttl."""
+        if self._opened is None:
+            return ()
+        from microreg_etcd.examination import examine
+
+        return await examine(self._opened, self._tls, self.options.timeout)
+
     async def _read(self, name: str | None) -> list[Service]:
         return await self._read_range(self._layout.range(name))
 
@@ -160,5 +169,7 @@ class EtcdRegistry(Registry):
 def _tls(url: RegistryURL, options: EtcdOptions) -> TLSOptions | None:
     """The TLS options of ``etcds://``, None for ``etcd://``. Raises ConfigError for what does not fit together."""
     if bool(url.user) != bool(url.password):
-        raise ConfigError(f"{url}: user and password belong together, as in {url.scheme}://user:${{ETCD_PASSWORD}}@host")
+        raise ConfigError(
+            f"{url}: user and password belong together, as in {url.scheme}://user:${{ETCD_PASSWORD}}@host"
+        )
     return options if check_tls(url, options, "etcds") else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from microreg.errors import RegistryClosed, RegistryError, RegistryTimeout, RegistryUnavailable
@@ -52,6 +52,11 @@ class Client:
     def endpoint(self) -> Endpoint:
         """The member that is asked now."""
         return self._endpoints[self._current]
+
+    @property
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Every member that is known."""
+        return self._endpoints
 
     @property
     def members(self) -> int:

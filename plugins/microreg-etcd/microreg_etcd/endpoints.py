@@ -49,6 +49,7 @@ class Endpoint:
     lease: rpc.LeaseStub
     watch: rpc.WatchStub
     auth: rpc.AuthStub
+    maintenance: rpc.MaintenanceStub
 
     def __init__(self, address: str, connect: Callable[[], rpc.Channel]) -> None:
         self.address = address
@@ -84,6 +85,7 @@ class Endpoint:
         channel = self._channel = self._connect()
         self.kv, self.lease = rpc.KVStub(channel), rpc.LeaseStub(channel)
         self.watch, self.auth = rpc.WatchStub(channel), rpc.AuthStub(channel)
+        self.maintenance = rpc.MaintenanceStub(channel)
 
     async def close(self) -> None:
         """Close the connection."""

@@ -38,6 +38,11 @@ class Store:
         """Close the connections."""
         await self._client.close()
 
+    @property
+    def client(self) -> Client:
+        """The calls to the cluster."""
+        return self._client
+
     async def pages(
         self, span: Range, *, position: Position | None = None, keys_only: bool = False
     ) -> AsyncGenerator[Sequence[rpc.KeyValue], None]:

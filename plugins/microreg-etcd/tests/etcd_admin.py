@@ -14,7 +14,10 @@ from microreg.testing import ServerProcess
 from microreg_etcd import EtcdRegistry
 from microreg_etcd.store import Store
 
-__all__ = ["Admin", "metric", "store_of"]
+__all__ = ["PASSWORD", "Admin", "Users", "grant", "metric", "store_of"]
+
+PASSWORD = "correct-horse"
+"""Of every user."""
 
 _OPS = 100
 
@@ -75,6 +78,38 @@ class Admin(Raw):
                 rpc.AlarmRequest(action=rpc.AlarmRequest.DEACTIVATE, memberID=alarm.memberID, alarm=alarm.alarm)
             )
         return len(alarms)
+
+
+class Users(Raw):
+    """An administrator, who is asked for no token while nobody has enabled authentication."""
+
+    async def __aenter__(self) -> Users:
+        await super().__aenter__()
+        self.auth = rpc.AuthStub(self.channel)
+        return self
+
+    async def add(self, user: str, *allowed: tuple[int, bytes, bytes], password: str = PASSWORD) -> None:
+        """A user with a role of the same name, which may do this with keys from and up to."""
+        await self.auth.UserAdd(rpc.AuthUserAddRequest(name=user, password=password))
+        await self.auth.RoleAdd(rpc.AuthRoleAddRequest(name=user))
+        await self.auth.UserGrantRole(rpc.AuthUserGrantRoleRequest(user=user, role=user))
+        for permission in allowed:
+            await self.auth.RoleGrantPermission(grant(user, *permission))
+
+    async def enable(self) -> None:
+        """From now on, everybody needs a token."""
+        await self.add("root")
+        await self.auth.AuthEnable(rpc.AuthEnableRequest())
+
+    async def as_root(self) -> rpc.Metadata:
+        """What proves that it is root who calls."""
+        answer = await self.auth.Authenticate(rpc.AuthenticateRequest(name="root", password=PASSWORD))
+        return (("token", answer.token),)
+
+
+def grant(role: str, kind: int, start: bytes, end: bytes) -> rpc.AuthRoleGrantPermissionRequest:
+    permission = rpc.Permission(permType=kind, key=start, range_end=end)
+    return rpc.AuthRoleGrantPermissionRequest(name=role, perm=permission)
 
 
 def metric(server: ServerProcess, name: str, **labels: str) -> float:

@@ -10,15 +10,13 @@ from pathlib import Path
 import pytest
 from aetcd import rpc
 
-from etcd_admin import metric
-from etcd_store import Raw
+from etcd_admin import PASSWORD, Users, grant, metric
 from following import following
 from microreg import Node, PermissionDenied, Registry, RegistryTimeout, RegistryUnavailable, Service, announce, connect
 from microreg.testing import Proxy, ServerProcess, running
 from servers import TLS, etcd, tls
 from support import run, wait_until
 
-PASSWORD = "correct-horse"
 QUICK = ["--bcrypt-cost=4"]
 IDLE = 3.5
 """Seconds after which an unused token of one second is gone: etcd looks once a second."""
@@ -27,38 +25,6 @@ READ, READWRITE = rpc.Permission.READ, rpc.Permission.READWRITE
 PREFIX = b"/microreg/"
 END = b"/microreg0"
 """The first key after all that begin with the prefix: "0" follows "/"."""
-
-
-class Users(Raw):
-    """An administrator, who is asked for no token while nobody has enabled authentication."""
-
-    async def __aenter__(self) -> Users:
-        await super().__aenter__()
-        self.auth = rpc.AuthStub(self.channel)
-        return self
-
-    async def add(self, user: str, *allowed: tuple[int, bytes, bytes], password: str = PASSWORD) -> None:
-        """A user with a role of the same name, which may do this with keys from and up to."""
-        await self.auth.UserAdd(rpc.AuthUserAddRequest(name=user, password=password))
-        await self.auth.RoleAdd(rpc.AuthRoleAddRequest(name=user))
-        await self.auth.UserGrantRole(rpc.AuthUserGrantRoleRequest(user=user, role=user))
-        for permission in allowed:
-            await self.auth.RoleGrantPermission(grant(user, *permission))
-
-    async def enable(self) -> None:
-        """From now on, everybody needs a token."""
-        await self.add("root")
-        await self.auth.AuthEnable(rpc.AuthEnableRequest())
-
-    async def as_root(self) -> rpc.Metadata:
-        """What proves that it is root who calls."""
-        answer = await self.auth.Authenticate(rpc.AuthenticateRequest(name="root", password=PASSWORD))
-        return (("token", answer.token),)
-
-
-def grant(role: str, kind: int, start: bytes, end: bytes) -> rpc.AuthRoleGrantPermissionRequest:
-    permission = rpc.Permission(permType=kind, key=start, range_end=end)
-    return rpc.AuthRoleGrantPermissionRequest(name=role, perm=permission)
 
 
 def greeter(id: str = "a", port: int = 80) -> Service:

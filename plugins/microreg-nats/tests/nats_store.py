@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -15,7 +16,7 @@ from nats.js.errors import NotFoundError
 from microreg.testing import Proxy, ServerFaults, ServerProcess
 from microreg_nats.bucket.keys import Keys
 
-__all__ = ["NatsFaults", "Raw", "raw_client"]
+__all__ = ["NatsFaults", "Raw", "pretending", "raw_client"]
 
 
 class Raw:
@@ -55,6 +56,23 @@ async def raw_client(port: int, bucket: str = "microreg") -> AsyncGenerator[Raw]
         yield Raw(client, bucket)
     finally:
         await client.close()
+
+
+@asynccontextmanager
+async def pretending(version: str) -> AsyncGenerator[int]:
+    """A server that shakes hands as one of another version, and does nothing else."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        info = {"server_id": "x", "version": version, "headers": True, "max_payload": 1048576, "jetstream": True}
+        writer.write(f"INFO {json.dumps(info)}\r\n".encode())
+        while line := await reader.readline():
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listening:
+        yield listening.sockets[0].getsockname()[1]
 
 
 class NatsFaults(ServerFaults):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -28,7 +26,7 @@ from microreg import (
 from microreg.codec import encode
 from microreg.testing import ServerProcess
 from microreg_nats.bucket.keys import Keys, escape, unescape
-from nats_store import raw_client
+from nats_store import pretending, raw_client
 from servers import nats
 from support import run
 
@@ -146,23 +144,6 @@ def test_without_jetstream_it_says_so_and_what_to_take_instead() -> None:
 
     with nats(jetstream=False) as server:
         run(main(server.port))
-
-
-@asynccontextmanager
-async def pretending(version: str) -> AsyncGenerator[int]:
-    """A server that shakes hands as one of another version, and does nothing else."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        info = {"server_id": "x", "version": version, "headers": True, "max_payload": 1048576, "jetstream": True}
-        writer.write(f"INFO {json.dumps(info)}\r\n".encode())
-        while line := await reader.readline():
-            if line == b"PING\r\n":
-                writer.write(b"PONG\r\n")
-        writer.close()
-
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with listening:
-        yield listening.sockets[0].getsockname()[1]
 
 
 def test_a_server_that_is_too_old_is_named() -> None:

@@ -185,6 +185,14 @@ class AlarmMember:
 class AlarmResponse:
     alarms: Sequence[AlarmMember]
 
+class StatusRequest: ...
+
+class StatusResponse:
+    version: str
+    leader: int
+    errors: Sequence[str]
+    def __init__(self, *, version: str = ..., leader: int = ..., errors: Sequence[str] = ...) -> None: ...
+
 class DefragmentRequest: ...
 class DefragmentResponse: ...
 
@@ -254,3 +262,4 @@ class MaintenanceStub:
     def __init__(self, channel: Channel) -> None: ...
     Alarm: UnaryCall[AlarmRequest, AlarmResponse]
     Defragment: UnaryCall[DefragmentRequest, DefragmentResponse]
+    Status: UnaryCall[StatusRequest, StatusResponse]

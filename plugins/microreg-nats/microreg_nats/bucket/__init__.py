@@ -18,6 +18,7 @@ from microreg import Registry, Service, Watch, merge
 from microreg.codec import encode
 from microreg.errors import ConfigError, RegistryClosed
 from microreg.events import Event, Snapshot
+from microreg.findings import Finding
 from microreg.net import address_towards
 from microreg.rules import DEFAULT_TTL
 from microreg.url import Options, RegistryURL, option
@@ -107,6 +108,14 @@ class NatsRegistry(Registry):
     def advertised_host(self) -> str | None:
         """The address of this machine towards a server that is given by IP address and not on this machine."""
         return address_towards(host for host, _ in self.url.hosts(DEFAULT_PORT))
+
+    async def examine(self) -> tuple[Finding, ...]:
+        """The server's version and limits, and how the bucket is kept."""
+        if self._opened is None:
+            return ()
+        from microreg_nats.examination import of_bucket
+
+        return await of_bucket(self._opened.connection, self._opened.bucket)
 
     def _read(self, found: Mapping[str, bytes]) -> list[tuple[str, Service]]:
         records = ((subject, self._records.read(subject, value)) for subject, value in found.items())

@@ -67,9 +67,7 @@ class Holdings:
         async with self._nodes.hold(subject) as held:
             held.until = self._time() + seconds
             held.sent = value
-            await self._settle(
-                subject, held, lambda revision: self._bucket.put(subject, value, seconds, revision)
-            )
+            await self._settle(subject, held, lambda revision: self._bucket.put(subject, value, seconds, revision))
             held.value, held.sent = value, None
 
     async def withdraw(self, subject: str) -> None:

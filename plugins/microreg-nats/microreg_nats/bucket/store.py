@@ -31,14 +31,17 @@ class Store:
 
     def __init__(self, url: RegistryURL, options: BucketOptions) -> None:
         self._connection = Connection(url, options)
-        self.bucket = Bucket(
-            self._connection, url, options.bucket, replicas=options.replicas, storage=options.storage
-        )
+        self.bucket = Bucket(self._connection, url, options.bucket, replicas=options.replicas, storage=options.storage)
         self.held = Holdings(self.bucket)
 
     async def close(self) -> None:
         """Close the connection."""
         await self._connection.close()
+
+    @property
+    def connection(self) -> Connection:
+        """The way to the server."""
+        return self._connection
 
     @asynccontextmanager
     async def following(self, filter: str) -> AsyncGenerator[tuple[dict[str, bytes], AsyncGenerator[Changed, None]]]:

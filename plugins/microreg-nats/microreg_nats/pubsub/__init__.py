@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 from microreg import Registry, Service, Watch
 from microreg.errors import ConfigError, RegistryClosed, ServiceNotFound
 from microreg.events import Event
+from microreg.findings import Finding
 from microreg.net import address_towards
 from microreg.rules import DEFAULT_TTL
 from microreg.url import Duration, Options, RegistryURL, option
@@ -98,6 +99,14 @@ class PubSubRegistry(Registry):
     def advertised_host(self) -> str | None:
         """The address of this machine towards a server that is given by IP address and not on this machine."""
         return address_towards(host for host, _ in self.url.hosts(DEFAULT_PORT))
+
+    async def examine(self) -> tuple[Finding, ...]:
+        """The server's version and limits, and whether ``settle`` is long enough for the way there and back."""
+        if self._opened is None:
+            return ()
+        from microreg_nats.examination import of_subjects
+
+        return await of_subjects(self._opened.connection, self._settings.settle)
 
     def _changes(self, name: str | None) -> AsyncGenerator[Event, None]:
         return self._station.listeners.changes(name)

@@ -25,6 +25,11 @@ class Station:
         self.responder = Responder(self._connection, subjects, time)
         self.listeners = Listeners(self._connection, subjects, options.settle)
 
+    @property
+    def connection(self) -> Connection:
+        """The way to the server."""
+        return self._connection
+
     async def close(self) -> None:
         """Take back what is registered, stop listening, and hang up."""
         try:

@@ -1,0 +1,216 @@
+"""``microreg why NAME``: every node of a service, and why a Selector would call it or not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from microreg.checked import Checked
+from microreg.cli.common import (
+    JsonOption,
+    RegistryOption,
+    TimeoutOption,
+    configured,
+    is_terminal,
+    option,
+    print_table,
+    table,
+)
+from microreg.cli.errors import NOT_FOUND, OK, redacted
+from microreg.cli.loop import Stop, execute, write
+from microreg.cli.text import STATUS_STYLE, json_line, safe
+from microreg.errors import RegistryError, RegistryTimeout
+from microreg.registry import Registry
+from microreg.rules import check_name
+from microreg.selector import Explanation, Selector, Standing
+from microreg.selector.explain import aligned
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+__all__ = ["why"]
+
+_STEP = 0.02
+"""Seconds between two looks at what is known so far."""
+_MORE = 0.5
+"""Seconds after the first error in which a snapshot file may still help."""
+_CLOSE = 5
+BLIND = (
+    "Ejections, slow start, latency and retries are known to the program that makes the calls, and to nobody else: "
+    "there, print(selector.explain(name)) shows them."
+)
+"""What a command cannot know of a Selector in another process."""
+
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the service, exactly as registered.")]
+_Filters = Annotated[
+    list[str] | None,
+    option("--filter", "FILTER", "As the Selector has it, such as version:>=2 or zone:a; may be repeated."),
+]
+_Strategy = Annotated[str, typer.Option("--strategy", metavar="NAME", help="As the Selector has it.")]
+_Zone = Annotated[str | None, option("--zone", "ZONE", "The zone of the program that calls, which it prefers.")]
+
+
+def why(
+    name: _Name,
+    registry: RegistryOption = None,
+    filters: _Filters = None,
+    strategy: _Strategy = "p2c",
+    zone: _Zone = None,
+    json: JsonOption = False,
+    timeout: TimeoutOption = None,
+) -> int:
+    """Show every node of a service and why it gets calls or gets none: status, filters, zone, how fresh the data is.
+
+    It asks as a program with a Selector of these settings would, beginning now. What only such a program can know,
+    such as which nodes it has ejected, is told inside it by print(selector.explain(name)). Where there is no
+    such service, names that look alike. Exit code 0 where a node would be selected, 1 where none would, 3 where
+    the registry is away and nothing is known.
+    """
+
+    async def main(_: Stop) -> int:
+        check_name(name)
+        async with configured(registry, timeout) as opened:
+            async with Selector(opened, strategy, filters or (), zone=zone) as selector:
+                answer = _Answer(await _settled(selector, name, _patience(opened)), await _names(opened))
+        if json:
+            await write(answer.json())
+        elif is_terminal():
+            _show(answer)
+        else:
+            await write("\n".join(map(safe, answer.text().splitlines())))
+        if (error := answer.error) is not None:
+            raise error
+        return OK if answer.explanation.selected else NOT_FOUND
+
+    return execute(main, as_json=json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What there is to say; ``names`` are those registered, None where that is not known."""
+
+    explanation: Explanation
+    names: tuple[str, ...] | None
+
+    @property
+    def error(self) -> RegistryError | None:
+        """Why nothing is known; None where something is, if only that there is no such service."""
+        fresh = self.explanation.freshness
+        if self.explanation.nodes or fresh.kind == "live":
+            return None
+        return fresh.error or RegistryTimeout(f"the registry has not answered in time: {self.explanation.note}")
+
+    @property
+    def similar(self) -> list[str]:
+        """Names that look alike, where there is no node of the one that was asked for."""
+        found: Sequence[str] = () if self.explanation.nodes else self.names or ()
+        folded = {each.casefold(): each for each in reversed(found)}
+        return [folded[each] for each in get_close_matches(self.explanation.name.casefold(), folded, _CLOSE)]
+
+    def remarks(self) -> list[str]:
+        """What is said below the nodes."""
+        if self.explanation.nodes:
+            return [BLIND]
+        if self.names is None:
+            return ["Which names are registered could not be read either."]
+        if self.similar:
+            return [f"Did you mean {' or '.join(self.similar)}?"]
+        some = ", ".join(self.names[:_CLOSE]) + (" …" if len(self.names) > _CLOSE else "")
+        return [f"Registered: {some} ({len(self.names)} in all)." if self.names else "No service is registered at all."]
+
+    def text(self) -> str:
+        told = self.explanation
+        return redacted("\n".join([told.heading, *aligned(told.table), *self.remarks()]))
+
+    def json(self) -> str:
+        told, fresh = self.explanation, self.explanation.freshness
+        return json_line(
+            name=told.name,
+            strategy=told.strategy,
+            filters=told.filters,
+            zone=told.zone,
+            selected=len(told.selected),
+            note=redacted(told.note),
+            panic=told.panic,
+            heard=told.heard,
+            retries=told.retries,
+            freshness={
+                "kind": fresh.kind,
+                "age": round(fresh.age, 3),
+                "error": None if fresh.error is None else redacted(str(fresh.error)),
+            },
+            nodes=[_standing(each) for each in told.nodes],
+            names=None if self.names is None else len(self.names),
+            similar=self.similar,
+            blind=BLIND,
+        )
+
+
+def _standing(standing: Standing) -> dict[str, object]:
+    node = standing.node
+    return {
+        "id": node.id,
+        "version": standing.version,
+        "address": node.address,
+        "status": str(node.status),
+        "metadata": dict(node.metadata),
+        "selected": standing.selected,
+        "verdict": standing.verdict,
+        "why": standing.why,
+        "weight": standing.weight,
+        "share": standing.share,
+        "portion": standing.portion,
+        "latency": standing.latency,
+        "outstanding": standing.outstanding,
+        "failures": standing.failures,
+        "ejected": standing.ejected,
+    }
+
+
+async def _settled(selector: Selector, name: str, patience: float) -> Explanation:
+    """The explanation once the registry has answered, or has said why it does not, or ``patience`` is over."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + patience
+    while True:
+        explanation = selector.explain(name)
+        fresh = explanation.freshness
+        if fresh.kind == "live" or loop.time() >= end:
+            return explanation
+        if fresh.error is not None:
+            end = min(end, loop.time() + _MORE)
+        await asyncio.sleep(_STEP)
+
+
+def _patience(registry: Registry) -> float:
+    checked = registry.unwrap(Checked)
+    return registry.options.timeout if checked is None else checked.options.timeout
+
+
+async def _names(registry: Registry) -> tuple[str, ...] | None:
+    try:
+        return await registry.list_services()
+    except RegistryError:
+        return None
+
+
+def _show(answer: _Answer) -> None:
+    print("\n".join(map(safe, redacted(answer.explanation.heading).splitlines())))
+    head, *rows = answer.explanation.table
+    if rows:
+        made = table(*head)
+        for standing, row in zip(answer.explanation.nodes, rows, strict=True):
+            style = None if standing.selected else "dim"
+            made.add_row(*(_cell(text, standing) for text in row), style=style)
+        print_table(made)
+    print("\n".join(map(safe, answer.remarks())))
+
+
+def _cell(text: str, standing: Standing) -> Text:
+    from rich.text import Text
+
+    return Text(safe(text), style=STATUS_STYLE[standing.node.status] if text == standing.node.status else "")
