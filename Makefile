@@ -35,7 +35,7 @@ unit: $(VENV)/.stamp-dev ## the unit tests only: no process, no network but loop
 
 check: $(VENV)/.stamp-dev ## ruff, mypy, pyright
 	@echo "ruff check";  $(PY) -m ruff check .
-	@echo "mypy";        MYPYPATH=examples/microreg-dir $(PY) -m mypy microreg tests docs plugins/microreg-consul plugins/microreg-etcd plugins/microreg-nats examples/microreg-dir/microreg_dir $(wildcard examples/framework/*.py examples/asgi/*.py) $(wildcard benchmarks/*.py)
+	@echo "mypy";        MYPYPATH=examples/microreg-dir $(PY) -m mypy microreg tests docs plugins/microreg-consul plugins/microreg-etcd plugins/microreg-nats examples/microreg-dir/microreg_dir $(wildcard examples/framework/*.py examples/asgi/*.py examples/fleet/*.py) $(wildcard benchmarks/*.py)
 	@echo "pyright";     $(PY) -m pyright --pythonpath $(PY)
 
 bench: $(VENV)/.stamp-dev ## benchmarks: each figure beside its floor, and which aims are met

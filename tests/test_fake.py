@@ -14,6 +14,7 @@ from microreg import (
     ConfigError,
     Node,
     Registry,
+    RegistryClosed,
     RegistryTimeout,
     RegistryUnavailable,
     Service,
@@ -22,9 +23,8 @@ from microreg import (
     WrongLoop,
     connect,
 )
-from microreg.testing import FakeStore, FaultSwitches
+from microreg.testing import Announced, FakeStore, FaultSwitches, VirtualTime
 from microreg.testing.switches import Fault
-from microreg.testing.virtual import VirtualTime
 from support import run, wait_until
 
 
@@ -160,3 +160,30 @@ def test_a_store_that_is_not_there_is_told(url: str) -> None:
             await connect(url).open()
 
     run(main())
+
+
+def test_what_is_announced_to_a_dead_registry_says_so_and_is_there_when_it_lives() -> None:
+    async def main() -> None:
+        async with connect(store.url) as registry:
+            announced = Announced(registry)
+            with store.faults.down():
+                orders = await announced("orders", port=8080)
+                assert isinstance(orders.error, RegistryUnavailable)
+            await orders.wait_live(timeout=60)
+            (found,) = await registry.get_service("orders")
+            assert [node.address for node in found.nodes] == ["127.0.0.1:8080"]
+            await asyncio.gather(*(announced("orders", port=port) for port in (1, 2)))
+            await announced.close()
+            assert await registry.list_services() == () and orders.state == "gone"
+
+    with VirtualTime() as time, FakeStore(loop=time.loop) as store:
+        time.run(main())
+
+
+def test_a_forked_child_is_told_that_the_store_is_not_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeStore() as store:
+        monkeypatch.setattr("microreg.process.pid", -1)
+        with pytest.raises(RegistryClosed, match="the process that forked this one"):
+            store.faults.down()
+        monkeypatch.undo()
+        store.faults.down()

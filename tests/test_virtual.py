@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microreg.testing import virtual
-from microreg.testing.virtual import VirtualLoop, VirtualTimeError, run
+from microreg.testing.virtual import VirtualLoop, VirtualTime, VirtualTimeError, run
 from support import run as guarded
 
 
@@ -104,6 +104,27 @@ def test_it_is_deterministic() -> None:
         return seen
 
     assert run(main()) == run(main())
+
+
+def test_in_several_steps_time_and_tasks_go_on_where_they_were() -> None:
+    seen: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            await asyncio.sleep(10)
+            seen.append(asyncio.get_running_loop().time())
+
+    async def begin() -> asyncio.Task[None]:
+        task = asyncio.create_task(tick())
+        await asyncio.sleep(15)
+        return task
+
+    with VirtualTime() as virtual_time:
+        task = virtual_time.run(begin())
+        assert (virtual_time.time(), seen) == (15, [10])
+        virtual_time.run(asyncio.sleep(20))
+        assert (virtual_time.time(), seen) == (35, [10, 20, 30])
+    assert task.cancelled()
 
 
 # -- what would hang -------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ from microreg.testing.server import ServerProcess, running
 from microreg.testing.suite import contract
 from microreg.testing.switches import FaultSwitches
 from microreg.testing.table import table
+from microreg.testing.virtual import VirtualTime
 
 __all__ = [
     "CHECKS",
@@ -55,6 +56,7 @@ __all__ = [
     "ServerFaults",
     "ServerProcess",
     "SyncAnnounced",
+    "VirtualTime",
     "contract",
     "run_check",
     "running",

@@ -8,7 +8,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import TypeVar
 
-from microreg.errors import RegistryUnavailable, WrongLoop
+from microreg import process
+from microreg.errors import RegistryClosed, RegistryUnavailable, WrongLoop
 
 __all__ = ["Hub"]
 
@@ -25,6 +26,7 @@ class Hub:
 
     def __init__(self, name: str, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._name = name
+        self._pid = process.pid
         self._given = loop
         self._loop = loop
         self._thread: threading.Thread | None = None
@@ -94,6 +96,8 @@ class Hub:
             raise self._gone() from None
 
     def _opened(self) -> asyncio.AbstractEventLoop:
+        if process.pid != self._pid:
+            raise RegistryClosed(f"{self._name} is in the memory of the process that forked this one, out of reach")
         if self._loop is None:
             raise self._gone()
         return self._loop
