@@ -161,7 +161,7 @@ _REGISTRY = "microreg.registry.scheme"
 
 MEASURES = (
     Measure(
-        "microreg.announcement.count",
+        "microreg.announcements",
         "sum",
         "{announcement}",
         "Announcements, by the state that they are in.",
@@ -177,7 +177,7 @@ MEASURES = (
         _renewals,
     ),
     Measure(
-        "microreg.watch.count",
+        "microreg.watches",
         "sum",
         "{watch}",
         "Watches of a registry, by whether they hear it.",
@@ -225,7 +225,7 @@ MEASURES = (
         _ejections,
     ),
     Measure(
-        "microreg.selector.node.count",
+        "microreg.selector.nodes",
         "sum",
         "{node}",
         "Nodes that a Selector picks from, and those that it leaves alone.",

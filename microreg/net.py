@@ -48,7 +48,8 @@ _IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 _OCTET = r"(?:[0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])"
-_COMMON = re.compile(rf"(?:[1-9]|[1-9][0-9]|1[0-9]{{2}}|2[01][0-9]|22[0-3])(?:\.{_OCTET}){{3}}:(?:[1-9][0-9]{{0,3}}|[1-5][0-9]{{4}})")
+_UNICAST = r"(?:[1-9]|[1-9][0-9]|1[0-9]{2}|2[01][0-9]|22[0-3])"
+_COMMON = re.compile(rf"{_UNICAST}(?:\.{_OCTET}){{3}}:(?:[1-9][0-9]{{0,3}}|[1-5][0-9]{{4}})")
 """Addresses that most nodes have, and with which nothing is wrong: IPv4, unicast, and a port below 60,000."""
 
 

@@ -190,22 +190,27 @@ def _opened(
     request: pytest.FixtureRequest,
 ) -> _Opened[microreg.Registry, Announced] | _Opened[microreg.sync.Registry, SyncAnnounced]:
     """The registry in the form that suits the test, and whoever runs it."""
-    name = "_microreg_sync"
     if _is_virtual(request):
         name = "_microreg_virtual"
     elif _is_async(request.node):
-        asyncio = request.node.get_closest_marker("asyncio")
-        if asyncio is not None and request.config.pluginmanager.has_plugin("asyncio"):
-            if not request.config.pluginmanager.has_plugin(_ASYNCIO):
-                pytest.fail(_OLD, pytrace=False)
-            name = _of_loop_scope(_loop_scope(request.config, asyncio))
-        elif "anyio_backend" in request.fixturenames:
-            name = "_microreg_anyio"
-        else:
-            pytest.fail(_NO_RUNNER, pytrace=False)
+        name = _for_the_runner(request)
+    else:
+        name = "_microreg_sync"
     opened: _Opened[microreg.Registry, Announced] | _Opened[microreg.sync.Registry, SyncAnnounced]
     opened = request.getfixturevalue(name)
     return opened
+
+
+def _for_the_runner(request: pytest.FixtureRequest) -> str:
+    """The fixture that whoever runs this async test can set up, on the test's loop."""
+    plugins, mark = request.config.pluginmanager, request.node.get_closest_marker("asyncio")
+    if mark is not None and plugins.has_plugin("asyncio"):
+        if not plugins.has_plugin(_ASYNCIO):
+            pytest.fail(_OLD, pytrace=False)
+        return _of_loop_scope(_loop_scope(request.config, mark))
+    if "anyio_backend" in request.fixturenames:
+        return "_microreg_anyio"
+    pytest.fail(_NO_RUNNER, pytrace=False)
 
 
 @asynccontextmanager
@@ -294,7 +299,7 @@ def _is_async(item: pytest.Item) -> bool:
 @contextmanager
 def _running(item: pytest.Item, time: VirtualTime) -> Generator[None]:
     """An ``async def`` test runs in virtual time, whoever would run it otherwise."""
-    function = item.obj if isinstance(item, pytest.Function) else None
+    function = getattr(item, "obj", None)
     if not isinstance(item, pytest.Function) or not inspect.iscoroutinefunction(function):
         yield
         return
@@ -305,5 +310,5 @@ def _running(item: pytest.Item, time: VirtualTime) -> Generator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(item, "obj", run)
-        patch.setattr(item, "runtest", partial(pytest.Function.runtest, item), raising=True)
+        patch.setattr(item, "runtest", partial(pytest.Function.runtest, item))
         yield

@@ -108,8 +108,9 @@ def _check_shape(service: Service) -> None:
         if not isinstance(node.id, str):
             raise InvalidService(f"node id of service {shown(service.name)} is {shown(node.id)}; expected a str")
         if node.id in seen:
+            name = shown(service.name)
             raise InvalidService(
-                f"service {shown(service.name)} has two nodes with the id {shown(node.id)}; ids are unique within a service"
+                f"service {name} has two nodes with the id {shown(node.id)}; ids are unique within a service"
             )
         seen.add(node.id)
 

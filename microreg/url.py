@@ -178,7 +178,7 @@ def _parse_composite(layers: tuple[str, ...], scheme: str, rest: str, env: Mappi
     texts = body.split("|")
     if len(texts) < 2 or not all(texts):
         raise ConfigError(
-            f"{scheme}: expects two or more URLs separated by |, as in {scheme}:mdns://|static://orders=10.0.0.1:80"
+            f"{scheme}: expects two or more URLs separated by |, as in {scheme}:etcd://10.0.0.1|consul://10.0.0.2"
         )
     parts: list[RegistryURL] = []
     for number, text in enumerate(texts, 1):

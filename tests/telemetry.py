@@ -51,7 +51,7 @@ class Telemetry:
 
     def state(self, name: str = "greeter") -> str:
         """The state of the one announcement of this name; empty where there is none."""
-        states = [key[1] for key, count in self.points("announcement.count").items() if key[0] == name and count]
+        states = [key[1] for key, count in self.points("announcements").items() if key[0] == name and count]
         assert len(states) <= 1
         return "".join(states)
 

@@ -11,7 +11,7 @@ from typing import Never
 
 import pytest
 
-from doctoring import absent, doctor, found
+from doctoring import absent, doctor, found, well
 from microreg import Service, connect
 from microreg.backends.memory import MemoryRegistry, MemoryStore
 from microreg.doctor import address, calls, config, system
@@ -69,7 +69,7 @@ def test_clocks_are_compared_as_far_as_they_are_known() -> None:
 
 def test_a_set_up_that_is_well() -> None:
     findings = run(doctor("memory://", write=True))
-    assert [each for each in findings if each.severity in (Severity.WARNING, Severity.ERROR)] == []
+    well(findings)
     assert found(findings, "config.read").what == "the registry is memory://"
     assert "Python 3." in found(findings, "python.version").what
     assert "microreg " in found(findings, "plugins.installed").what

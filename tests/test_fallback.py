@@ -150,6 +150,27 @@ def test_a_part_that_hangs_leaves_time_for_the_next_and_gets_little_for_a_while(
     run(main())
 
 
+def test_a_slow_part_that_hung_once_is_found_well_again_however_often_it_is_asked() -> None:
+    async def main() -> None:
+        async with fallback() as (registry, (first, second)):
+            await put(first, one(zone="first"))
+            await put(second, one(zone="second"))
+            first.line.delay = 2.0
+            assert await registry.get_service("orders") == (one(zone="first"),)
+            first.line.cut = True
+            assert await registry.get_service("orders") == (one(zone="second"),)
+            first.line.cut = False
+            assert await registry.get_service("orders") == (one(zone="second"),)
+            end, seen = now() + 15, set[Service]()
+            while now() < end:
+                seen.update(await registry.get_service("orders"))
+                await asyncio.sleep(0.1)
+            assert seen == {one(zone="first"), one(zone="second")}
+            assert await registry.get_service("orders") == (one(zone="first"),)
+
+    run(main())
+
+
 def test_absence_is_authoritative_only_where_every_part_can_know(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with fallback() as (registry, (_, second)):
@@ -383,7 +404,7 @@ def test_a_cache_is_live_for_hours_while_the_old_store_is_off(caplog: pytest.Log
 
 OPERATIONS = st.lists(
     st.tuples(
-        st.sampled_from(["put", "put", "put", "drop", "drop", "down", "up", "wipe", "cut", "healed"]),
+        st.sampled_from(["put", "put", "put", "drop", "drop", "down", "up", "wipe", "cut", "healed", "slow", "fast"]),
         st.integers(0, 2),
         st.sampled_from("xy"),
         st.sampled_from("ab"),
@@ -393,7 +414,7 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(OPERATIONS, st.booleans())
 def test_the_law_holds_whatever_the_parts_do(operations: list[tuple[str, int, str, str, int]], merge: bool) -> None:
     async def main() -> None:
@@ -410,13 +431,17 @@ def test_the_law_holds_whatever_the_parts_do(operations: list[tuple[str, int, st
                         part.store.wipe()
                     case "down" | "up":
                         part.store.down = what == "down"
-                    case _:
+                    case "cut" | "healed":
                         part.line.cut = what == "cut"
+                    case _:
+                        part.line.delay, part.line.jitter = (0.5, 3.0) if what == "slow" else (0.0, 0.0)
                 await asyncio.sleep(seconds)
                 if number % 3 == 0:
                     await _drain(folds)
             for part in parts[1:]:
                 part.store.down = part.line.cut = False
+            for part in parts:
+                part.line.delay = part.line.jitter = 0.0
             first = parts[0]
             if not first.store.down:  # one that stays away is looked up and watched alike
                 first.line.cut = False

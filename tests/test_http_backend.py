@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import ssl
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +34,9 @@ from microreg.errors import (
     ServiceNotFound,
     Unsupported,
 )
-from microreg.events import Snapshot
+from microreg.events import Change, Snapshot
+from microreg.server import application
+from microreg.server.serve import listen, serve
 from support import python, run, wait_until
 from web import Web
 
@@ -223,7 +225,7 @@ def test_a_stream_that_somebody_collects_is_noticed_and_explained() -> None:
     async def main() -> None:
         async with answering(b"") as url, connect(f"{url}?timeout=200ms") as registry, registry.watch("a") as events:
             await wait_until(lambda: isinstance(events.error, RegistryTimeout))
-            assert "must not collect (buffer)" in str(events.error)
+            assert "a proxy collects (buffers)" in str(events.error)
 
     run(main())
 
@@ -326,6 +328,54 @@ def test_an_event_beyond_all_measure_is_refused(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(RegistryUnavailable, match="more than 1000 bytes"):
             for _ in range(200):
                 list(parser.feed(chunk))
+
+
+# -- the one stream ---------------------------------------------------------------------------------
+
+
+def test_a_client_that_follows_very_many_names_follows_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("microreg.backends.http.following._MOST", 3)
+    asked: list[tuple[Sequence[str] | None, Sequence[str]]] = []
+    events = Client.events
+
+    def noted(
+        self: Client, names: Sequence[str] | None, snapshot: Sequence[str], last: str
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        asked.append((names, snapshot))
+        return events(self, names, snapshot, last)
+
+    monkeypatch.setattr(Client, "events", noted)
+
+    async def main() -> None:
+        async with listening() as url, connect(url) as registry, AsyncExitStack() as stack:
+            watches = [await stack.enter_async_context(registry.watch(name)) for name in "abc"]
+            for watch in watches:
+                assert await anext(watch) == Snapshot()
+            assert asked[-1][0] == ["a", "b", "c"]
+            last = await stack.enter_async_context(registry.watch("d"))
+            assert await anext(last) == Snapshot()
+            assert asked[-1] == (None, [])
+            await registry.register(NODE)
+            assert isinstance(await anext(watches[0]), Change)
+            await last.close()
+            await wait_until(lambda: asked[-1][0] == ["a", "b", "c"])
+            await registry.deregister(NODE)
+            assert isinstance(await anext(watches[0]), Change)
+
+    run(main())
+
+
+@asynccontextmanager
+async def listening() -> AsyncGenerator[str]:
+    """The address of a server of ours, in this process."""
+    stop, ready = asyncio.Event(), asyncio.Event()
+    listener = listen("127.0.0.1", 0)
+    async with connect("memory://") as store, application(store) as app:
+        serving = asyncio.create_task(serve(app, listener, stop.wait, max_connections=100, ready=ready.set))
+        await ready.wait()
+        yield listener.url
+        stop.set()
+        await serving
 
 
 # -- answers ----------------------------------------------------------------------------------------

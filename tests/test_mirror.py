@@ -188,7 +188,7 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(OPERATIONS)
 def test_whatever_happens_the_second_ends_as_it_was_told(operations: list[tuple[str, str, int]]) -> None:
     async def main() -> None:

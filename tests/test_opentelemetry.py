@@ -47,7 +47,7 @@ def test_an_announcement_tells_its_state_and_its_renewals() -> None:
         telemetry = Telemetry()
         async with microreg.connect("memory://") as registry:
             telemetry.instrument(registry)
-            assert telemetry.points("announcement.count") == {}
+            assert telemetry.points("announcements") == {}
             async with greeter(registry) as announcement:
                 assert telemetry.state() == "live"
                 assert telemetry.points("announcement.renewals") == {("greeter",): 1}
@@ -60,7 +60,7 @@ def test_an_announcement_tells_its_state_and_its_renewals() -> None:
                 store(registry).down = False
                 await wait_until(lambda: announcement.state == "live", timeout=60)
                 assert telemetry.state() == "live"
-            assert telemetry.points("announcement.count") == telemetry.points("announcement.renewals") == {}
+            assert telemetry.points("announcements") == telemetry.points("announcement.renewals") == {}
 
     run(main())
 
@@ -108,9 +108,9 @@ def test_a_counter_does_not_fall_when_one_of_several_goes() -> None:
                 await asyncio.sleep(30)
                 before = telemetry.points("announcement.renewals")
                 assert before["greeter",] > 20
-                assert telemetry.points("announcement.count")["greeter", "live"] == 2
+                assert telemetry.points("announcements")["greeter", "live"] == 2
             assert telemetry.points("announcement.renewals") == before
-            assert telemetry.points("announcement.count")["greeter", "live"] == 1
+            assert telemetry.points("announcements")["greeter", "live"] == 1
             await stack.aclose()
             assert telemetry.points("announcement.renewals") == {}
             await stack.enter_async_context(greeter(registry, "n3"))
@@ -126,19 +126,19 @@ def test_watches_tell_whether_they_hear_the_registry_and_how_often_they_had_to_r
             telemetry.instrument(registry)
             async with registry.watch() as everything, registry.watch("greeter") as one:
                 await asyncio.gather(anext(everything), anext(one))
-                assert telemetry.points("watch.count") == {("memory", "live"): 2, ("memory", "resyncing"): 0}
+                assert telemetry.points("watches") == {("memory", "live"): 2, ("memory", "resyncing"): 0}
                 assert telemetry.points("watch.resyncs") == {("memory",): 0}
                 store(registry).down = True
                 await wait_until(lambda: one.state == everything.state == "resyncing")
                 await asyncio.sleep(60)
-                assert telemetry.points("watch.count") == {("memory", "live"): 0, ("memory", "resyncing"): 2}
+                assert telemetry.points("watches") == {("memory", "live"): 0, ("memory", "resyncing"): 2}
                 assert telemetry.points("watch.resyncs") == {("memory",): 0}
                 store(registry).down = False
                 await wait_until(lambda: one.state == everything.state == "live", timeout=20)
                 assert telemetry.points("watch.resyncs") == {("memory",): 2}
-            assert telemetry.points("watch.count") == {("memory", "live"): 0, ("memory", "resyncing"): 0}
+            assert telemetry.points("watches") == {("memory", "live"): 0, ("memory", "resyncing"): 0}
             assert telemetry.points("watch.resyncs") == {("memory",): 2}
-        assert telemetry.points("watch.count") == telemetry.points("watch.resyncs") == {}
+        assert telemetry.points("watches") == telemetry.points("watch.resyncs") == {}
 
     run(main())
 
@@ -216,7 +216,7 @@ def test_a_selector_tells_how_calls_went_and_what_nodes_there_are() -> None:
                 assert telemetry.points("selector.calls") == outcomes
                 assert telemetry.points("selector.ejections") == {("greeter",): 1}
                 nodes_now = {("greeter", "available"): 3, ("greeter", "ejected"): 1}
-                assert telemetry.points("selector.node.count") == nodes_now
+                assert telemetry.points("selector.nodes") == nodes_now
             assert selector.statistics == {} and telemetry.points("selector.calls") == {}
 
     run(main())
@@ -239,7 +239,7 @@ def test_two_selectors_are_added_up() -> None:
                         await selector.call("greeter", refuse)
                 assert telemetry.points("selector.retries") == {("greeter", "made"): 1, ("greeter", "refused"): 1}
                 assert telemetry.points("selector.calls")["greeter", "failed"] == 3
-                assert telemetry.points("selector.node.count")["greeter", "available"] == 4
+                assert telemetry.points("selector.nodes")["greeter", "available"] == 4
 
     run(main())
 
@@ -316,7 +316,7 @@ def test_what_is_instrumented_twice_is_measured_once_until_the_last_one_ends() -
                     assert telemetry.names() == ["list_services"] and other.names() == []
                 checked = registry.unwrap(Checked)
                 assert checked is not None and checked.observers == ()
-                assert telemetry.points("announcement.count") == other.points("announcement.count") == {}
+                assert telemetry.points("announcements") == other.points("announcements") == {}
 
     run(main())
 
@@ -351,7 +351,7 @@ def test_a_composite_is_measured_with_all_its_parts() -> None:
             telemetry.instrument(registry)
             async with registry.watch("greeter") as events:
                 await anext(events)
-                counted = telemetry.points("watch.count")
+                counted = telemetry.points("watches")
                 assert counted["mirror", "live"] == counted["memory", "live"] == 1
             await registry.list_services()
             assert ("list_services", "memory") in telemetry.points("client.operation.duration")
@@ -425,7 +425,7 @@ def test_two_loops_in_two_threads_are_measured_together_and_the_facade_too() -> 
         telemetry.instrument(registry)
         with microreg.sync.announce(registry, "greeter", port=80, drain_delay=0) as announcement:
             ready.wait()
-            assert telemetry.points("announcement.count")["greeter", "live"] == 3
+            assert telemetry.points("announcements")["greeter", "live"] == 3
             assert telemetry.points("announcement.renewals") == {("greeter",): 3}
             assert announcement.statistics.written == 1
             assert resource_attributes(announcement)["service.instance.id"] == announcement.node.id
@@ -436,7 +436,7 @@ def test_two_loops_in_two_threads_are_measured_together_and_the_facade_too() -> 
         done.set()
         for thread in threads:
             thread.join()
-    assert telemetry.points("announcement.count") == {}
+    assert telemetry.points("announcements") == {}
 
 
 def test_it_can_be_read_while_everything_changes() -> None:

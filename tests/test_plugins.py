@@ -165,6 +165,8 @@ def use(group: str) -> object:
         return microreg.Selector(microreg.connect("memory://"), "mine")
     if group == "filters":
         return microreg.Selector(microreg.connect("memory://"), filters="mine")
+    if group == "composites":
+        return plugins.composite("mine")
     return microreg.connect("mine://" if group == "backends" else "mine+memory://")
 
 
@@ -256,6 +258,8 @@ OPTIONS = r"its Options is .*; expected a subclass of microreg.url.Options with 
         ("backends", "plug:mute", "is broken: RuntimeError: no words"),
         ("layers", "plug:Mine", "is <class 'plug.Mine'>; expected a subclass of Layer"),
         ("layers", "plug:number", "is 3; expected a subclass of Layer"),
+        ("composites", "plug:number", "is 3; expected a subclass of Composite"),
+        ("composites", "plug:Mine", "is <class 'plug.Mine'>; expected a subclass of Composite"),
         ("strategies", "plug:number", r"is 3; expected a function \(members, rng\) -> pick"),
         ("filters", "plug:number", r"is 3; expected a function that makes a filter \(node, service\) -> bool"),
         ("strategies", "plug", r"is <module 'plug' .*; expected a function"),

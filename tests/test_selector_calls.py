@@ -526,6 +526,22 @@ def test_explain_says_what_it_was_told_and_what_it_has_not_heard_of() -> None:
     run(main())
 
 
+def test_explain_tells_that_a_store_is_not_believed() -> None:
+    async def main() -> None:
+        async with selecting() as (selector, registry):
+            await put(registry, *greeters(3))
+            await selector.select("greeter")
+            memory = registry.unwrap(MemoryRegistry)
+            assert memory is not None
+            memory.store.wipe()
+            await asyncio.sleep(10)
+            explanation = selector.explain("greeter")
+            assert explanation.selected == greeters(3) and explanation.freshness.kind == "stale"
+            assert "the store has lost most nodes" in str(explanation) and "cache.grace" in str(explanation)
+
+    run(main())
+
+
 def test_explain_says_an_error_once() -> None:
     async def main() -> None:
         async with selecting() as (selector, registry):

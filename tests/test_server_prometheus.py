@@ -224,7 +224,7 @@ def test_the_metrics_are_those_of_telemetry_where_they_are_about_the_registry_be
         async with serving(url="cache+memory://") as server:
             await server.app.hub.ready()
             told = await metrics(server)
-            assert told['microreg_watch_count{microreg_registry_scheme="memory",microreg_watch_state="live"}'] == 1
+            assert told['microreg_watches{microreg_registry_scheme="memory",microreg_watch_state="live"}'] == 1
             assert told['microreg_watch_resyncs_total{microreg_registry_scheme="memory"}'] == 0
             assert not [name for name in told if "announcement" in name or "selector" in name]
             async with (  # of the program that the application is mounted in
@@ -234,7 +234,7 @@ def test_the_metrics_are_those_of_telemetry_where_they_are_about_the_registry_be
                 await selector.select("orders")
                 told = await metrics(server)
             live = 'microreg_service_name="orders",microreg_announcement_state="live"'
-            assert told[f"microreg_announcement_count{{{live}}}"] == 1
+            assert told[f"microreg_announcements{{{live}}}"] == 1
             assert told['microreg_announcement_renewals_total{microreg_service_name="orders"}'] == 1
             assert told['microreg_cache_age_seconds{microreg_service_name="orders"}'] == 0
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import inspect
 import json
-import logging
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -14,19 +15,12 @@ import pytest
 from microreg import connect
 from microreg.cli import main as command
 from microreg.cli.serve import _address, _warn
+from microreg.cli.serve import serve as command_serve
 from microreg.errors import ConfigError
 from microreg.server import Settings, application, protocol
 from microreg.server.serve import listen, serve
 from serving import record
 from support import run, wait_until
-
-
-@pytest.fixture(autouse=True)
-def _logger_as_before() -> Iterator[None]:
-    logger = logging.getLogger("uvicorn.error")
-    before = logger.level
-    yield
-    logger.setLevel(before)
 
 
 @dataclass
@@ -245,6 +239,17 @@ def test_where_to_listen(text: str, address: tuple[str, int]) -> None:
 def test_where_nobody_can_listen(text: str) -> None:
     with pytest.raises(ConfigError, match="--listen"):
         _address(text)
+
+
+def test_every_setting_is_an_option_with_the_same_default() -> None:
+    called = {"tokens": "token_file", "read_tokens": "read_token_file", "hosts": "allow_host"}
+    called["srsr_ttl"] = "srsr_timeout"
+    options = inspect.signature(command_serve).parameters
+    for field in dataclasses.fields(Settings):
+        option = options[called.get(field.name, field.name)]
+        if option.default is not None:
+            assert option.default == field.default, field.name
+    assert Settings().max_per_client == Settings().max_streams  # which it is where the option is not given
 
 
 def test_without_the_web_framework_it_says_what_to_install(

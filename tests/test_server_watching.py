@@ -355,6 +355,55 @@ def test_there_are_no_more_streams_than_allowed() -> None:
     run(main())
 
 
+def test_every_snapshot_is_as_of_now_whatever_was_asked_for_before() -> None:
+    async def main() -> None:
+        async with serving() as server:
+            await server.app.hub.ready()
+
+            async def seen() -> dict[str, list[str]]:
+                async with server.watch() as everything, server.watch("name=a&name=c") as some:
+                    [(_, whole)] = await everything.until(1)
+                    parts = await some.until(2)
+                of_all = {service["name"]: nodes({"services": [service]}) for service in whole["services"]}
+                assert list(of_all) == sorted(of_all)
+                for _, part in parts:
+                    assert nodes(part) == of_all.get(part["name"], [])
+                return of_all
+
+            assert await seen() == {}
+            await server.put("b", "x")
+            await server.put("a", "x")
+            assert await seen() == {"a": ["x"], "b": ["x"]}
+            await server.put("a", "y")
+            await server.put("c", "x")
+            assert await seen() == {"a": ["x", "y"], "b": ["x"], "c": ["x"]}
+            await server.delete("a", "x")
+            await server.delete("b", "x")
+            assert await seen() == {"a": ["y"], "c": ["x"]}
+            await server.delete("a", "y")
+            assert await seen() == {"c": ["x"]}
+
+    run(main())
+
+
+def test_the_names_of_a_stream_and_of_all_streams_are_bounded() -> None:
+    async def main() -> None:
+        async with serving(Settings(max_streams=300)) as server:
+            most = [f"n{number}" for number in range(10_000)]
+            async with server.watch(body={"names": [*most, "one-more"]}) as refused:
+                assert refused.status == 413
+            async with server.watch(body={"names": most}) as first:
+                assert first.status == 200 and server.app.hub.followed == 10_000
+                async with server.watch(body={"names": most[:5000]}) as second:
+                    assert second.status == 200
+                    async with server.watch("name=a") as full, server.watch() as everything:
+                        assert (full.status, full.answer["retry-after"]) == (503, "10")
+                        assert everything.status == 200
+            assert server.app.hub.followed == 0 and server.app.hub._by_name == {}
+
+    run(main())
+
+
 def test_a_long_list_of_names_goes_into_a_body() -> None:
     async def main() -> None:
         async with serving() as server:

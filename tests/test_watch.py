@@ -31,7 +31,7 @@ from microreg.errors import (
 from microreg.events import Action, Change, Event, Reason, Snapshot
 from microreg.model import Service
 from microreg.testing.virtual import VirtualLoop
-from microreg.watch import Source, Watch
+from microreg.watch import Source, Watch, reading
 from strategies import record
 
 T = TypeVar("T")
@@ -900,3 +900,34 @@ def test_an_abandoned_watch_ends_with_its_loop() -> None:
         return store
 
     assert asyncio.run(main()).open == 0
+
+
+def test_a_source_may_doubt_what_it_tells_and_go_on() -> None:
+    why = RegistryUnavailable("one of two is away")
+
+    async def main() -> None:
+        store = Store(OLD)
+        within: list[Watch | None] = []
+
+        async def source() -> AsyncGenerator[Event, None]:
+            within.append(reading())
+            async for event in store.source():
+                yield event
+
+        watch, states = Watch(source), list[str]()
+        watch.on_state = lambda: states.append(watch.state)
+        async with watch:
+            assert await anext(watch) == Snapshot([OLD]) and within == [watch] and reading() is None
+            for _ in range(2):
+                watch.doubt(why)
+                assert watch.state == "resyncing" and watch.error is why
+            store.put(NEW)
+            assert await anext(watch) == Change.put(NEW, OLD), "it goes on"
+            watch.doubt(None)
+            assert str(watch.state) == "live" and watch.error is why  # as with any loss before
+            watch.doubt(why)
+            store.send(RuntimeError("lost"))
+            await support.wait_until(lambda: watch.state == "live", what="a source that begins anew has no doubt")
+        assert states[-1] == "live" and states.count("resyncing") >= 2
+
+    run(main())

@@ -58,7 +58,8 @@ class Fleet:
         """In a session of its own, so that Ctrl-C ends this program, which ends the others in their order."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *(str(HERE / "attended.py"), str(HERE / program)),
+            str(HERE / "attended.py"),
+            str(HERE / program),
             env=os.environ | {"MICROREG_REGISTRY": self.url, "MICROREG_ADVERTISE": "127.0.0.1"},  # all on this machine
             stdin=PIPE,
             stdout=PIPE,

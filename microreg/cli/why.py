@@ -76,7 +76,8 @@ def why(
         check_name(name)
         async with configured(registry, timeout) as opened:
             async with Selector(opened, strategy, filters or (), zone=zone) as selector:
-                answer = _Answer(await _settled(selector, name, _patience(opened)), await _names(opened))
+                told = await _settled(selector, name, _patience(opened))
+                answer = _Answer(told, None if told.nodes else await _names(opened))
         if json:
             await write(answer.json())
         elif is_terminal():
@@ -92,7 +93,7 @@ def why(
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What there is to say; ``names`` are those registered, None where that is not known."""
+    """What there is to say. ``names`` are those registered, looked up where there is no node; None: not known."""
 
     explanation: Explanation
     names: tuple[str, ...] | None

@@ -19,6 +19,7 @@ from microreg.errors import (
 )
 from microreg.findings import Finding, Kind, Severity
 from microreg.registry import Registry
+from microreg.toolkit import end
 
 __all__ = [
     "ANSWERED",
@@ -190,15 +191,26 @@ async def _timed(call: Callable[[], Awaitable[None]]) -> float:
 
 
 async def _watched(registry: Registry, name: str) -> None:
-    """Wait for the first event of a watch. Raises what keeps it from coming."""
+    """Wait for the first event of a watch. Raises what keeps it from coming: at once where that is a refusal."""
     checked = registry.unwrap(Checked)
     patience = (checked or registry).options.timeout
     async with registry.watch(name) as watch:
+
+        async def hear() -> None:
+            await anext(watch)
+
+        first = asyncio.create_task(hear(), name="microreg doctor watch")
         try:
             async with asyncio.timeout(patience):
-                await anext(watch)
+                while not (await asyncio.wait([first], timeout=_STEP))[0]:
+                    if isinstance(watch.error, PermissionDenied):
+                        raise watch.error
         except TimeoutError:
             raise watch.error or RegistryTimeout(f"a watch told nothing within {patience:g} s") from None
+        finally:
+            if not first.done():
+                await end(first)
+        first.result()
 
 
 def _failure(error: RegistryError, doing: str) -> Finding:

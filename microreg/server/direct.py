@@ -1,8 +1,8 @@
 """The hot requests, from their bytes to the bytes of the answer: without a parser, a task or a framework.
 
 A client that keeps its connection sends the same header block again and again: what it means, and that it may pass, is
-looked up. Only requests of the plainest form are answered here, and by the functions that answer all others too. What is
-odd in any way is left to the application, whose answer would be the same.
+looked up. Only requests of the plainest form are answered here, and by the functions that answer all others too. What
+is odd in any way is left to the application, whose answer would be the same.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ __all__ = ["Snapshots", "View", "change_event"]
 
 _SLICE = 500
 """Nodes that are encoded before others get their turn."""
+_VIEWS = 100
+"""Names that are taken from what is kept before others get their turn."""
 _CACHE_BYTES = 32 * 1024 * 1024
 
 
@@ -36,14 +38,18 @@ class Snapshots:
     async def of_all(self, views: list[View], number: bytes) -> AsyncGenerator[bytes, None]:
         """One event for all these names, in pieces; ``number`` is its id."""
         yield b'event: snapshot\ndata: {"name":null,"services":[\n'
-        for view in views:
+        for nth, view in enumerate(views, 1):
+            if nth % _VIEWS == 0:
+                await asyncio.sleep(0)
             part = await self._services(view)
             yield b"data: %s%s\n" % (b"" if view is views[0] else b",", part)
         yield b"data: ]}\nid: %s\n\n" % number
 
     async def of_each(self, views: list[View], number: bytes) -> AsyncGenerator[bytes, None]:
         """An event for each name. Only the last one has the id: who has heard a part is not to go on from there."""
-        for view in views:
+        for nth, view in enumerate(views, 1):
+            if nth % _VIEWS == 0:
+                await asyncio.sleep(0)
             head = b'event: snapshot\ndata: {"name":%s,"services":[' % json.encode(view.name)
             tail = b"]}\nid: %s\n\n" % number if view is views[-1] else b"]}\n\n"
             yield head + await self._services(view) + tail

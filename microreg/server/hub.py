@@ -55,6 +55,8 @@ class Hub:
         self.streams: set[Stream] = set()
         self.opened = {"true": 0, "false": 0}
         """How many streams there were, by whether they were resumed."""
+        self.followed = 0
+        """How many names they follow, counted for each stream; one that follows all counts none."""
         self.stuck = 0
         """How many of them were ended since their client read nothing."""
         self._registry = registry
@@ -63,6 +65,8 @@ class Hub:
         self._by_name: dict[str | None, set[Stream]] = {}
         self._touched: dict[str, int] = {}
         self._snapshots = Snapshots()
+        self._views: dict[str, View] = {}  # of names that have not changed since somebody asked
+        self._sorted: list[str] | None = None
         self._watch: Watch | None = None
         self._read = asyncio.Event()
         self._unheard: dict[tuple[str, str], tuple[float, asyncio.Event, Service | None]] = {}
@@ -167,6 +171,7 @@ class Hub:
     def _heard(self, event: Event) -> None:
         if isinstance(event, Snapshot):
             self.catalog.apply(event)
+            self._views.clear()
             for record in event.records:
                 self._count(record.name, 1)
             for key in tuple(self._unheard):
@@ -183,6 +188,7 @@ class Hub:
             self._count(name, -1 if event.action is Action.DELETE else 1)
         self.sequence += 1
         self._touched[name] = self.sequence
+        self._views.pop(name, None)
         entry = _Entry(name, change_event(self.id, event))
         self._ring.append(entry)
         self._ring_bytes += len(entry.data)
@@ -197,6 +203,8 @@ class Hub:
     def _count(self, name: str, step: int) -> None:
         self.nodes += step
         count = self.names.get(name, 0) + step
+        if count == 0 or (count == 1 and step > 0):
+            self._sorted = None
         if count:
             self.names[name] = count
         else:
@@ -209,12 +217,14 @@ class Hub:
         """Have a stream hear of its names from now on."""
         names = stream.names
         self.streams.add(stream)
+        self.followed += len(names or ())
         for key in (None,) if names is None else names:
             self._by_name.setdefault(key, set()).add(stream)
 
     def unsubscribe(self, stream: Stream) -> None:
-        """Forget a stream."""
+        """Forget a stream that was subscribed."""
         self.streams.discard(stream)
+        self.followed -= len(stream.names or ())
         for key in (None,) if stream.names is None else stream.names:
             group = self._by_name.get(key, set())
             group.discard(stream)
@@ -237,8 +247,15 @@ class Hub:
 
         Only the last one has an id: who has heard a part of them is not to go on as if it had heard all.
         """
-        views = [
-            View(name, self._touched.get(name, 0), tuple(self.catalog.records(name)))
-            for name in sorted(self.names if names is None else names)
-        ]
+        if self._sorted is None:
+            self._sorted = sorted(self.names)
+        views = [self._view(name) for name in (self._sorted if names is None else sorted(names))]
         return self._snapshots.of_all(views, self.id) if names is None else self._snapshots.of_each(views, self.id)
+
+    def _view(self, name: str) -> View:
+        view = self._views.get(name)
+        if view is None:
+            view = View(name, self._touched.get(name, 0), tuple(self.catalog.records(name)))
+            if view.records:
+                self._views[name] = view
+        return view

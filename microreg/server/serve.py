@@ -132,8 +132,6 @@ async def serve(
     ``ready`` is called when requests are answered. ``proxies`` are the addresses, separated by commas, whose
     ``X-Forwarded-For`` is believed.
     """
-    # What it would say of requests is in problem documents, and said by microreg's own loggers.
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     config = uvicorn.Config(
         app,
         http=bounded(max_connections),
@@ -154,13 +152,26 @@ async def serve(
     server = _Server(config, ready)
     running = asyncio.create_task(server.serve(list(listener.sockets)), name="microreg server")
     asked = asyncio.ensure_future(stop())
+    with _silence():
+        try:
+            await asyncio.wait([running, asked], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            server.force_exit = True
+            raise
+        finally:
+            asked.cancel()
+            app.drain()
+            server.should_exit = True
+            await running
+
+
+@contextlib.contextmanager
+def _silence() -> Generator[None]:
+    """What uvicorn would say of requests is in problem documents, and said by microreg's own loggers."""
+    logger = logging.getLogger("uvicorn.error")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
-        await asyncio.wait([running, asked], return_when=asyncio.FIRST_COMPLETED)
-    except asyncio.CancelledError:
-        server.force_exit = True
-        raise
+        yield
     finally:
-        asked.cancel()
-        app.drain()
-        server.should_exit = True
-        await running
+        logger.setLevel(before)

@@ -36,6 +36,7 @@ _KEPT = 1024
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _ODD = re.compile(r"[\s\x00-\x1f\x7f]")
 _Answer = Callable[[Scope, dict[str, object]], Coroutine[object, object, bytes]]
+_COMMON = re.compile(r"(https?)://([0-9.]{7,15})(?::([1-9][0-9]{0,3}|[1-5][0-9]{4}))?(?:/[A-Za-z0-9/._-]*)?")
 _PORTS = {"https": 443, "wss": 443}
 
 
@@ -152,6 +153,9 @@ def _url(address: str, port: str, client: str) -> str:
 
 def _reachable(url: str, client: str) -> str:
     """``host:port`` of the URL, for those who do not know srsr. A path alone is on the client's own host."""
+    common = _COMMON.fullmatch(url)
+    if common is not None:
+        return f"{common[2]}:{common[3] or _PORTS.get(common[1], 80)}"  # register looks at it
     if not url.startswith("/") and "://" not in url:
         return join_address(*split_address(url))  # localhost:4321
     try:

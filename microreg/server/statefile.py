@@ -106,8 +106,8 @@ class StateFile:
     def open(self) -> tuple[list[Kept], str]:
         """Take the file, and read it: what it says, and what is wrong with it. One that is damaged is set aside.
 
-        Of such a file, everything that is whole counts: the worst is a node that was withdrawn, for its last ttl. A disk
-        that is full is no reason to raise: the next write tries again.
+        Of such a file, everything that is whole counts: the worst is a node that was withdrawn, for its last ttl.
+        A disk that is full is no reason to raise: the next write tries again.
         """
         self._held.enter_context(files.locked(self.path))
         data = files.read_own(self.path, _LIMIT)

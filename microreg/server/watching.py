@@ -29,6 +29,12 @@ _HEADERS = [
 ]
 
 
+_MAX_NAMES = 10_000
+"""Names that one stream may follow; each takes memory, for as long as the stream is open."""
+_NAMES_EACH = 50
+"""How many streams may follow on average, at least where each of those allowed is open."""
+
+
 class _Wanted(msgspec.Struct, forbid_unknown_fields=True):
     names: list[str] | None = None
     snapshot: list[str] = []
@@ -46,8 +52,8 @@ class Watching:
         """Stream events until the client goes, the server drains, or the registry is lost."""
         names, snapshot = await self._wanted(scope, receive)
         client = scope["client"][0] if scope.get("client") else ""
-        self._check_room(client)
         await self._hub.ready()
+        self._check_room(client, len(names or ()))
         stream = Stream(self._hub, names, scope, send)
         self._hub.subscribe(stream)
         self._open[client] += 1
@@ -83,10 +89,12 @@ class Watching:
         if whole is not None:
             await stream.send_all(whole)
 
-    def _check_room(self, client: str) -> None:
+    def _check_room(self, client: str, names: int) -> None:
         settings = self._settings
-        if len(self._hub.streams) >= settings.max_streams:
-            detail = f"there are {settings.max_streams} streams, and no more are opened; see --max-streams"
+        full = self._hub.followed + names > settings.max_streams * _NAMES_EACH
+        if full or len(self._hub.streams) >= settings.max_streams:
+            there = f"{len(self._hub.streams)} streams, which follow {self._hub.followed} names"
+            detail = f"there are {there}, and no more are opened; see --max-streams"
             raise Problem(503, "too_many_streams", detail, headers={b"retry-after": b"10"})
         if self._open[client] >= settings.max_per_client:
             detail = f"there are {settings.max_per_client} streams from your address; one can follow many names"
@@ -98,6 +106,10 @@ class Watching:
             wanted = await read_json(scope, receive, self._settings.max_body, _Wanted)
         else:
             wanted = _from_query(scope["query_string"])
+        count = max(len(wanted.names or ()), len(wanted.snapshot))
+        if count > _MAX_NAMES:
+            detail = f"{count} names; at most {_MAX_NAMES} in one stream, or none at all for everything"
+            raise Problem(413, "too_many", detail)
         for name in [*(wanted.names or ()), *wanted.snapshot]:
             check_name(name)
         names = None if wanted.names is None else frozenset(wanted.names)

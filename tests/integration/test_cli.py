@@ -288,6 +288,15 @@ def test_timeout_is_the_option_of_every_part_of_a_composite() -> None:
     assert url.options == {}
 
 
+def test_composites_and_the_layers_around_them(cli: Cli) -> None:
+    url = "cache+fallback:memory://a|static://orders=10.0.0.1:80#cache.max_stale=1h"
+    assert cli("list", "--registry", url).out == "orders\t-\t1\n"
+    assert cli("get", "orders", "--registry", url, "--timeout", "1s").out.split("\t")[:2] == ["-", "10.0.0.1:80"]
+    assert "10.0.0.1:80" in cli("why", "orders", "--registry", url).out
+    assert cli("get", "users", "--registry", url).code == 1
+    assert cli("list", "--registry", "mirror:memory://a|cache+memory://b").code == 2
+
+
 def test_a_bug_is_70_and_no_traceback(cli: Cli, fill: Fill, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("microreg.cli.list_.services_json", lambda services: 1 / 0)
     result = cli("list", "--registry", "memory://", "--json")

@@ -264,6 +264,13 @@ def test_one_by_name(cli: Cli, name: str) -> None:
     assert {cells[1] for cells in result.lines} == {"mdns://"}
 
 
+@pytest.mark.parametrize("name", ["fallback", "fallback:"])
+def test_composites_have_options_too(cli: Cli, name: str) -> None:
+    lines = cli(name).lines
+    assert lines[0][:2] == ["composite", "fallback:"]
+    assert ["option", "fallback:", "merge", "true|false", "false"] in [line[:5] for line in lines]
+
+
 @pytest.mark.parametrize(
     ("name", "said"), [("cahce", "did you mean 'cache'?"), ("zzz", "no backend 'zzz' is installed (installed: ")]
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from doctoring import absent, doctor, found
+from doctoring import absent, doctor, found, well
 from microreg import plugins
 from microreg.backends.http import HttpRegistry
 from microreg.backends.http import examination as http
@@ -120,7 +120,7 @@ def test_a_broken_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_server_that_is_well(server: ServerProcess) -> None:
     findings = run(doctor(f"http://127.0.0.1:{server.port}?token={SECRET}", write=True))
-    assert [each for each in findings if each.severity in (Severity.WARNING, Severity.ERROR)] == []
+    well(findings)
     assert "is microreg 0." in found(findings, "server.version").what
     assert str(server.port) in found(findings, "clock.agrees").what
     assert found(findings, "write.works")

@@ -247,7 +247,7 @@ def test_the_examples_of_the_page() -> None:
 
 
 def test_limits() -> None:
-    limits = ("--max-body", "2000", "--max-nodes", "2", "--max-services", "2", "--max-streams", "2")
+    limits = ("--max-body", "2000", "--max-nodes", "2", "--max-services", "2", "--max-per-client", "2")
 
     async def main(where: str) -> None:
         async with connect(where) as registry, connect(where) as other:
@@ -264,7 +264,7 @@ def test_limits() -> None:
                     assert isinstance(await anext(events), Snapshot)
                 async with connect(where) as last, last.watch("a") as refused:
                     await wait_until(lambda: refused.error)
-                    assert "no more are opened" in str(refused.error)
+                    assert "there are 2 streams from your address" in str(refused.error)
 
     with microreg_server(*limits) as server:
         run(main(f"http://127.0.0.1:{server.port}"))

@@ -145,3 +145,28 @@ def test_the_options_of_the_unit_are_those_of_the_command(tmp_path: Path) -> Non
         [sys.executable, "-m", "microreg", *arguments], capture_output=True, text=True, timeout=30, check=False
     )
     assert done.returncode == 2 and "--token-file /etc/microreg/writers: No such file" in done.stderr
+
+
+# -- a container ------------------------------------------------------------------------------------
+
+
+def words(shown: str, instruction: str) -> list[str]:
+    """What an instruction runs."""
+    [found] = re.findall(rf"^{instruction} (\[.*\])$", shown, re.MULTILINE)
+    return [str(word) for word in json.loads(found)]
+
+
+def test_the_container_file_starts_a_server_and_looks_after_it(tmp_path: Path) -> None:
+    shown = block("dockerfile")
+    entry, health = (words(shown, instruction) for instruction in ("ENTRYPOINT", "HEALTHCHECK CMD"))
+    assert (entry[:2], health[:2]) == (["microreg", "serve"], ["python", "-c"])
+
+    def command(process: ServerProcess) -> list[str]:
+        here: dict[str, str] = {"0.0.0.0:4214": f"127.0.0.1:{process.port}", "/state/state": str(tmp_path / "state")}
+        return [sys.executable, "-m", "microreg", *(here.get(part, part) for part in entry[1:])]
+
+    with ServerProcess("container", command) as server:
+        code = health[2].replace("127.0.0.1:4214", f"127.0.0.1:{server.port}")
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+        server.kill()
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, check=False).returncode

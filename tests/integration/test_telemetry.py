@@ -141,7 +141,7 @@ async def outage(server: ServerProcess) -> None:
             await wait_until(lambda: telemetry.state() == "lost", timeout=10)
             assert failed(telemetry) >= 1 and resyncing(telemetry) == 2
             assert 0 < telemetry.points("cache.age")["greeter",] < 10
-            assert telemetry.points("selector.node.count")["greeter", "available"] == 1
+            assert telemetry.points("selector.nodes")["greeter", "available"] == 1
             await asyncio.to_thread(server.start)
             await wait_until(lambda: telemetry.state() == "live", timeout=10)
             await wait_until(lambda: events.state == "live", timeout=10)  # the cache's takes more time
@@ -159,7 +159,7 @@ def failed(telemetry: Telemetry) -> float:
 
 def resyncing(telemetry: Telemetry) -> float:
     """How many watches do not hear the registry."""
-    return telemetry.points("watch.count")["etcd", "resyncing"]
+    return telemetry.points("watches")["etcd", "resyncing"]
 
 
 # -- the guide ---------------------------------------------------------------------------------------

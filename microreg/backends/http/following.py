@@ -31,6 +31,8 @@ _STABLE = 1.0
 _SLICE = 500
 _SPARE = 16
 """Names beyond those wanted that a stream may bring, before it is opened anew without them."""
+_MOST = 5_000
+"""Names from which on a stream brings everything: the server takes ten thousand of them."""
 _NOTHING = frozenset[str | None]()
 
 
@@ -119,7 +121,7 @@ class Following:
         if not self._wanted:
             await self.close()
         elif None in self._asked:
-            if None not in self._wanted:
+            if None not in self._names():
                 self._changed.set()
         elif len(self._asked) > 2 * len(self._wanted) + _SPARE:
             self._changed.set()
@@ -155,7 +157,7 @@ class Following:
         loop = asyncio.get_running_loop()
         self._changed.clear()
         self._settled.clear()
-        self._asked = frozenset(self._wanted)
+        self._asked = self._names()
         reading = loop.create_task(self._read(patience), name="microreg http events")
         changed = loop.create_task(self._until_changed(), name="microreg http names")
         try:
@@ -163,6 +165,10 @@ class Following:
             return reading.result() if reading.done() else None
         finally:
             await end(reading, changed)
+
+    def _names(self) -> frozenset[str | None]:
+        """What the stream is to bring."""
+        return frozenset({None}) if len(self._wanted) > _MOST else frozenset(self._wanted)
 
     async def _until_changed(self) -> None:
         """A stream is not given up before it has brought something, or else one that grows would never do."""
@@ -195,8 +201,8 @@ class Following:
                     for event in parser.feed(chunk):
                         await self._apply(event)
         except TimeoutError:
-            what = f"nothing for {_SILENCE:g} s" if self._open else f"no stream of events within {patience:g} s"
-            text = f"{what}; a proxy on the way must not collect (buffer) what the server streams"
+            what = f"no stream of events within {patience:g} s: it hangs, or a proxy collects (buffers) what it streams"
+            text = f"nothing for {_SILENCE:g} s" if self._open else what
             raise RegistryTimeout(f"{self._client.where}: {text}") from None
 
     def _opened(self, resumed: bool, fresh: set[str]) -> None:

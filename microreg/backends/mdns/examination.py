@@ -91,6 +91,7 @@ _CLOCK_AHEAD = Kind(
 
 _SENDINGS = (0.0, 0.1, 0.3)
 _PATIENCE = 0.6
+_PAUSE = 0.01
 _SOONEST, _LATEST = 1.5, 3.0
 """Seconds for which answers of others are waited for: longer than ``settle``, to see who is late."""
 
@@ -187,7 +188,7 @@ class _Probe:
                 data, address = await self._loop.sock_recvfrom(sock, MAX_PACKET + 1)
                 take(parse(data), (str(address[0]), int(address[1])))
             except (OSError, Malformed):  # somebody else's; a port that nobody listens at
-                await asyncio.sleep(0)
+                await asyncio.sleep(_PAUSE)
 
     def _question(self, shared: socket.socket, message: Message, sender: tuple[str, int]) -> None:
         if message.response or all(question.name != self._name for question in message.questions):

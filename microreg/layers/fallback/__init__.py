@@ -45,8 +45,9 @@ _OURS = (ConfigError, InvalidService, RegistryClosed, WrongLoop)
 _BUDGET = 0.9
 """Of the timeout: what is left is for saying what each part said."""
 _DOUBT = 10.0
-"""Seconds for which a part that was too slow gets little time."""
-_LITTLE = 0.1
+"""Seconds for which a part that was too slow gets little time; then one caller finds out how it is."""
+_LITTLE = 0.05
+"""Of the timeout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,9 +138,7 @@ class FallbackRegistry(Composite):
 
     async def _ask(self, part: Part, verb: Callable[[Registry], Awaitable[T]], seconds: float, key: str) -> T:
         """What a part says within these seconds, or less where it was too slow a moment ago. Raises RegistryError."""
-        now = asyncio.get_running_loop().time()
-        if self._slow_until.get(part, now) > now:
-            seconds = min(seconds, self.options.timeout * _LITTLE)
+        seconds = min(seconds, self._patience(part))
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
@@ -159,13 +158,22 @@ class FallbackRegistry(Composite):
         self._answered(part, key)
         return answer
 
+    def _patience(self, part: Part) -> float:
+        """All the time there is; little for a part that was too slow, but for one caller every ten seconds."""
+        now, slow_until = asyncio.get_running_loop().time(), self._slow_until.get(part)
+        if slow_until is not None and now < slow_until:
+            return self.options.timeout * _LITTLE
+        if slow_until is not None:
+            self._slow_until[part] = now + _DOUBT
+        return self.options.timeout
+
     def _answered(self, part: Part, key: str) -> None:
         self._slow_until.pop(part, None)
         part.answered(key)
 
     def _failed(self, part: Part, key: str, error: RegistryError) -> None:
         if isinstance(error, RegistryTimeout):
-            self._slow_until[part] = asyncio.get_running_loop().time() + _DOUBT
+            self._slow_until.setdefault(part, asyncio.get_running_loop().time() + _DOUBT)
         if not isinstance(error, HOPELESS):
             part.failed(error, key)
 

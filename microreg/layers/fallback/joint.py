@@ -112,9 +112,9 @@ class Joint:
                     self._heard(number, event)
         except (RegistryClosed, WrongLoop) as error:
             self._fatal = error
-        except RegistryError as error:
+        except Exception as error:  # whatever a layer raises: the others go on
             self._ended.add(number)
-            self._lose(number, error)
+            self._lose(number, error if isinstance(error, RegistryError) else RegistryError(f"{part}: {error!r}"))
             if len(self._ended) == len(self._parts):
                 self._fatal = self._all_lost()
         self._wake.set()
@@ -143,7 +143,10 @@ class Joint:
         self._lost[number] = error
         if not known:
             self._parts[number].failed(error, self)
-            self._timer(self._hold, number, _HOLD if number in self._spoken else 0.0, partial(self._away, number))
+            if number in self._spoken:
+                self._timer(self._hold, number, _HOLD, partial(self._away, number))
+            else:
+                self._union.set_away(number, True)
         self._judge()
         self._wake.set()
 

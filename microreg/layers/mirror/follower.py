@@ -223,9 +223,9 @@ class Follower:
                 self._ready[key] = None
             if self._gate is None and not self._closed:
                 self._failures += 1
-                self._gate = self._loop.call_later(self._backoff(self._failures), self._open_gate)
+                self._gate = self._loop.call_later(self._backoff(self._failures, write), self._open_gate)
         elif not newer and not self._closed:
-            self._later.set(key, self._loop.time() + self._backoff(write.failures))
+            self._later.set(key, self._loop.time() + self._backoff(write.failures, write))
 
     def _refused(self, key: _Key, write: _Write, error: RegistryError) -> None:
         """For good. Whoever waits is told; otherwise it is a warning, and not the same one with each renewal."""
@@ -234,8 +234,8 @@ class Follower:
         else:
             self._part.failed(error, key)
 
-    def _backoff(self, failures: int) -> float:
-        ceiling = min(_BACKOFF_CAP, _BACKOFF_BASE * 2.0 ** min(failures, 16))
+    def _backoff(self, failures: int, write: _Write) -> float:
+        ceiling = min(_BACKOFF_CAP, (write.ttl or DEFAULT_TTL) / 2, _BACKOFF_BASE * 2.0 ** min(failures, 16))
         return max(_BACKOFF_FLOOR, self._rng.uniform(0, ceiling))
 
 

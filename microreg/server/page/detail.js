@@ -72,9 +72,13 @@ export class Detail {
     this.#shut();
     const focused = this.element.contains(document.activeElement);
     const title = el("h2", { id: "detail-title", tabindex: "-1" });
-    if (id !== null) title.append(el("a", { href: link({ node: null }) }, el("bdi", {}, shown(name))), el("span", { class: "slash" }, " / "));
+    if (id !== null) {
+      const above = el("a", { href: link({ node: null }) }, el("bdi", {}, shown(name)));
+      title.append(above, el("span", { class: "slash" }, " / "));
+    }
     title.append(el("bdi", {}, shown(id ?? name)));
-    const close = el("button", { type: "button", class: "icon close", "aria-label": "Close", onclick: () => go({ service: null, node: null }, { step: true }) });
+    const onclick = () => go({ service: null, node: null }, { step: true });
+    const close = el("button", { type: "button", class: "icon close", "aria-label": "Close", onclick });
     const body = el("div", { class: "body", "data-scroll": true });
     if (kind === "service") this.#ofService(body);
     else if (kind === "node") this.#ofNode(body);
@@ -100,10 +104,11 @@ export class Detail {
     let last = "";
     this.fillers.push((service) => {
       const found = heads(service);
-      const now = JSON.stringify(found.map((node) => [node.version, service.versions.get(node.version), node.shared, node.endpoints]));
+      const nodes = (node) => service.versions.get(node.version);
+      const now = JSON.stringify(found.map((node) => [node.version, nodes(node), node.shared, node.endpoints]));
       if (now === last) return;
       last = now;
-      box.replaceChildren(...found.map((node) => version(node, service.versions.get(node.version))));
+      box.replaceChildren(...found.map((node) => version(node, nodes(node))));
     });
     return box;
   }
@@ -117,16 +122,19 @@ export class Detail {
     const release = el("dd");
     const rest = el("div", { class: "rest" });
     let last = "";
-    const facts = el("dl", { class: "facts" }, pair("status", status), pair("address", address), pair("version", release), pair("age", since));
+    const facts = el("dl", { class: "facts" });
+    facts.append(pair("status", status), pair("address", address), pair("version", release), pair("age", since));
     this.fillers.push((_, node) => {
       say(since, age(node));
       const now = JSON.stringify([node.status, node.address, node.version, node.metadata, node.shared, node.endpoints]);
       if (now === last) return;
       last = now;
       status.replaceChildren(mark(node.status), ` ${node.status}`);
-      address.replaceChildren(el("code", {}, el("bdi", {}, shown(node.address))), copier("address", node.address, this.#say));
+      const written = el("code", {}, el("bdi", {}, shown(node.address)));
+      address.replaceChildren(written, copier("address", node.address, this.#say));
       release.replaceChildren(el("bdi", {}, shown(node.version) || "none"));
-      rest.replaceChildren(pairs("Metadata", node.metadata), endpoints(node.endpoints), pairs("Metadata of the service", node.shared));
+      const shared = pairs("Metadata of the service", node.shared);
+      rest.replaceChildren(pairs("Metadata", node.metadata), endpoints(node.endpoints), shared);
     });
     body.append(facts, rest);
   }
@@ -137,7 +145,8 @@ export class Detail {
     let last = null;
     this.fillers.push(() => {
       const { service, node } = this.#open;
-      const found = this.#feed.past.filter((event) => event.node.name === service && (node === null || event.node.id === node)).slice(-EVENTS);
+      const of = (event) => event.node.name === service && (node === null || event.node.id === node);
+      const found = this.#feed.past.filter(of).slice(-EVENTS);
       set(box, "hidden", found.length === 0);
       if (found.at(-1) === last) return;
       last = found.at(-1);
@@ -156,7 +165,8 @@ class Members {
     const rows = el("div", { class: "rows", role: "rowgroup" });
     const grid = el("div", { class: "grid", role: "grid", "aria-label": "Nodes of this service" }, rows);
     this.element = el("div", { class: "members", "data-scroll": true }, grid);
-    this.list = new VirtualList(rows, { items: () => this.#nodes, make: memberRow, update: (row, node) => drawNode(row, node, false) });
+    const update = (row, node) => drawNode(row, node, false);
+    this.list = new VirtualList(rows, { items: () => this.#nodes, make: memberRow, update });
   }
 
   told(node, action) {
@@ -175,7 +185,8 @@ function heads(service) {
 }
 
 function version(node, nodes) {
-  const title = el("h3", {}, node.version ? "Version " : "No version", el("bdi", {}, shown(node.version)), el("small", {}, ` ${plural(nodes, "node")}`));
+  const title = el("h3", {}, node.version ? "Version " : "No version", el("bdi", {}, shown(node.version)));
+  title.append(el("small", {}, ` ${plural(nodes, "node")}`));
   return el("section", {}, title, pairs("Metadata", node.shared), endpoints(node.endpoints));
 }
 
@@ -194,7 +205,7 @@ function some(list, items, draw) {
 }
 
 function pairs(title, found) {
-  const items = Object.entries(found).sort(([a], [b]) => (a < b ? -1 : 1));
+  const items = Object.entries(found).sort(([a], [b]) => naturally(a, b));
   if (!items.length) return "";
   const drawn = ([key, value]) => pair(el("bdi", {}, shown(key)), el("dd", {}, el("bdi", {}, shown(value))));
   return el("section", {}, el("h4", {}, title), some(el("dl", { class: "pairs" }), items, drawn));
@@ -204,8 +215,8 @@ function endpoints(found) {
   if (!found.length) return "";
   const type = (value) => (value ? [value.name, value.type].filter(Boolean).map(shown).join(" ") : "");
   const drawn = ({ name, request, response }) => {
-    const types = [type(request), type(response)];
-    const shape = types.some(Boolean) ? el("span", { class: "types" }, ` ${types[0] || "()"} → ${types[1] || "()"}`) : "";
+    const [taken, given] = [type(request), type(response)];
+    const shape = taken || given ? el("span", { class: "types" }, ` ${taken || "()"} → ${given || "()"}`) : "";
     return el("li", {}, el("bdi", {}, shown(name)), shape);
   };
   return el("section", {}, el("h4", {}, "Endpoints"), some(el("ul", { class: "endpoints" }), found, drawn));
@@ -228,7 +239,8 @@ function uses(name, guarded, say) {
   };
   const box = el("section", { class: "uses" }, el("h3", {}, "Use it"));
   for (const [kind, text] of Object.entries(lines)) {
-    box.append(el("figure", {}, el("figcaption", {}, kind, copier(kind, text, say)), el("pre", { tabindex: "0", "aria-label": kind }, el("code", {}, text))));
+    const code = el("pre", { tabindex: "0", "aria-label": kind }, el("code", {}, text));
+    box.append(el("figure", {}, el("figcaption", {}, kind, copier(kind, text, say)), code));
   }
   return box;
 }

@@ -34,7 +34,7 @@ export function set(element, name, value) {
   else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
 }
 
-/** Calls `draw` before the next picture, once, however often it is asked to; after `pace` ms where it has just drawn. */
+/** Calls `draw` before the next picture, however often it is asked to; where it has just drawn, after `pace` ms. */
 export function framed(draw, pace = 0) {
   let asked = false;
   let last = -Infinity;

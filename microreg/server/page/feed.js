@@ -17,7 +17,7 @@ const REASONS = {
 };
 
 /** What has changed of a node, in a few words. */
-export function difference(before, after) {
+function difference(before, after) {
   const words = [];
   const arrow = (kind, old, now) => words.push(`${kind}${shown(old) || "none"} → ${shown(now) || "none"}`);
   if (before.status !== after.status) arrow("", before.status, after.status);
@@ -25,8 +25,12 @@ export function difference(before, after) {
   if (before.address !== after.address) arrow("", before.address, after.address);
   const keys = new Set([...Object.keys(before.metadata), ...Object.keys(after.metadata)]);
   const changed = [...keys].filter((key) => before.metadata[key] !== after.metadata[key]);
-  if (changed.length === 1) arrow(`${shown(changed[0])} `, short(before.metadata[changed[0]]), short(after.metadata[changed[0]]));
-  else if (changed.length) words.push(`metadata: ${changed.slice(0, 3).map(shown).join(", ")}${changed.length > 3 ? ", …" : ""}`);
+  if (changed.length === 1) {
+    const [key] = changed;
+    arrow(`${shown(key)} `, short(before.metadata[key]), short(after.metadata[key]));
+  } else if (changed.length) {
+    words.push(`metadata: ${changed.slice(0, 3).map(shown).join(", ")}${changed.length > 3 ? ", …" : ""}`);
+  }
   if (JSON.stringify(before.endpoints) !== JSON.stringify(after.endpoints)) words.push("endpoints");
   if (JSON.stringify(before.shared) !== JSON.stringify(after.shared)) words.push("metadata of the service");
   return words.join(" · ") || "written again";
@@ -45,7 +49,9 @@ export function words({ action, reason, node, before }) {
 export function line(event, { named = true } = {}) {
   const { action, node, at } = event;
   const open = link({ service: node.name, node: action === "delete" ? null : node.id });
-  const where = el("a", { href: open }, ...(named ? [el("bdi", { class: "service" }, shown(node.name)), " "] : []), el("bdi", { class: "id" }, shown(node.id)));
+  const where = el("a", { href: open });
+  if (named) where.append(el("bdi", { class: "service" }, shown(node.name)), " ");
+  where.append(el("bdi", { class: "id" }, shown(node.id)));
   const status = action === "delete" ? null : node.status;
   const drawn = status && status !== event.before?.status ? [mark(status), " "] : [];
   return el(

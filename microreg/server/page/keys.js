@@ -48,8 +48,8 @@ export function listen(enter, pause) {
   const pressed = (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey || event.isComposing || $("keys").open) return;
     const typing = event.target instanceof HTMLInputElement;
-    const searching = event.target === $("search") && (event.key === "ArrowDown" || event.key === "Enter");
-    const action = searching ? enter : event.key === "Escape" ? escape : !typing && Object.hasOwn(keys, event.key) ? keys[event.key] : null;
+    const known = event.target === $("search") ? { ArrowDown: enter, Enter: enter } : typing ? {} : keys;
+    const action = event.key === "Escape" ? escape : Object.hasOwn(known, event.key) && known[event.key];
     if (!action) return;
     event.preventDefault();
     action();

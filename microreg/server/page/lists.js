@@ -21,9 +21,11 @@ function listed(element, names) {
 // -- services ------------------------------------------------------------------------------------------------
 
 export function serviceRow() {
-  const parts = { name: name(), marks: cell("marks"), nodes: cell("number nodes"), versions: name(), zones: name(), changed: cell("number changed") };
+  const parts = { name: name(), marks: cell("marks"), nodes: cell("number nodes"), versions: name(), zones: name() };
+  parts.changed = cell("number changed");
   parts.link = el("a", {}, parts.name);
-  const cells = [cell("name", parts.link), parts.marks, parts.nodes, cell("versions", parts.versions), cell("zones", parts.zones), parts.changed];
+  const cells = [cell("name", parts.link), parts.marks, parts.nodes];
+  cells.push(cell("versions", parts.versions), cell("zones", parts.zones), parts.changed);
   return Object.assign(el("div", { role: "row", class: "row service" }, ...cells), { parts });
 }
 
@@ -57,7 +59,8 @@ export const nodeRow = () => rowOf("node", { status: el("span"), service: name()
 export const memberRow = () => rowOf("member", { status: el("span", { class: "unseen" }) });
 
 function rowOf(kind, { status, service }) {
-  const parts = { mark: mark("passing"), status, id: name(), service, address: name(), version: name(), zone: name(), age: cell("number age") };
+  const parts = { mark: mark("passing"), status, id: name(), service, address: name(), version: name(), zone: name() };
+  parts.age = cell("number age");
   parts.link = el("a", {}, parts.id);
   const cells = [
     cell("status", parts.mark, parts.status),

@@ -17,12 +17,10 @@ export function marks(element, counts, total) {
   const label = told(counts, total);
   if (element.dataset.told === label) return;
   element.dataset.told = label;
-  const present = STATUSES.filter((status) => counts[status]);
-  const drawn =
-    total <= SINGLE
-      ? present.flatMap((status) => Array.from({ length: counts[status] }, () => mark(status)))
-      : present.map((status) => el("span", { class: "tally", "aria-hidden": "true" }, mark(status), count(counts[status])));
-  element.replaceChildren(...drawn, el("span", { class: "unseen" }, label));
+  const single = (status) => Array.from({ length: counts[status] }, () => mark(status));
+  const tally = (status) => el("span", { class: "tally", "aria-hidden": "true" }, mark(status), count(counts[status]));
+  const drawn = STATUSES.filter((status) => counts[status]).flatMap(total <= SINGLE ? single : tally);
+  element.replaceChildren(...drawn, el("span", { class: total ? "unseen" : "none" }, label));
 }
 
 /** A bar with the share of each status. */

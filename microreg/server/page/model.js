@@ -70,17 +70,12 @@ class Node {
 
   /** Everything about it that can be searched for. */
   get text() {
-    this.#text ??= [
-      this.name,
-      this.id,
-      this.address,
-      this.version,
-      this.status,
-      ...[this.metadata, this.shared].flatMap((pairs) => Object.entries(pairs).map(([key, value]) => `${key}=${value}`)),
-      ...this.endpoints.map((endpoint) => endpoint.name),
-    ]
-      .join("\n")
-      .toLowerCase();
+    if (this.#text === null) {
+      const pairs = [...Object.entries(this.metadata), ...Object.entries(this.shared)];
+      const names = [this.name, this.id, this.address, this.version, this.status];
+      const others = [...pairs.map(([key, value]) => `${key}=${value}`), ...this.endpoints.map(({ name }) => name)];
+      this.#text = [...names, ...others].join("\n").toLowerCase();
+    }
     return this.#text;
   }
 
@@ -170,7 +165,8 @@ export class Model {
     node.take(record, data);
     this.#count(service, node, 1);
     service.gone = null;
-    if (!missed || !before || !same(before, node)) this.#tell(before ? "update" : "create", "", service, node, before, missed);
+    if (missed && before && same(before, node)) return;
+    this.#tell(before ? "update" : "create", "", service, node, before, missed);
   }
 
   #remove(name, id, reason, missed) {

@@ -79,6 +79,7 @@ export class Selection {
 
   #belongs(service) {
     if (!service.gone) return service.matching > 0;
-    return !this.#statuses.size && !this.#zones.size && this.#words.every((word) => service.name.toLowerCase().includes(word));
+    if (this.#statuses.size || this.#zones.size) return false;
+    return this.#words.every((word) => service.name.toLowerCase().includes(word));
   }
 }

@@ -12,7 +12,7 @@ const pause = (ms, signal) =>
   });
 
 /** Splits server-sent events, as they come in pieces, into {event, data, id}. */
-export class Parser {
+class Parser {
   #rest = "";
   #event = { event: "", data: [], id: null };
 
@@ -45,7 +45,8 @@ class Refused extends Error {
 
 /**
  * Follows everything, for ever. Calls `on.event(kind, data)`, `on.opened(resumed)` when the server has begun to answer,
- * and `on.state({kind, detail, since})`: "connecting", "live", "server" or "backend" (lost), "token" (wanted), "refused".
+ * and `on.state({kind, detail, since})`: "connecting", "live", "server" or "backend" (which is lost), "token" (which is
+ * wanted), "refused".
  */
 export class Stream {
   #on;
@@ -175,7 +176,8 @@ async function refusal(answer) {
   const detail = typeof problem.detail === "string" ? problem.detail : `The server answers ${answer.status}.`;
   const wait = Math.min(Number(answer.headers.get("retry-after")) || 0, 30) * 1000;
   if (answer.status === 401) return new Refused("token", detail);
-  if (problem.code === "too_many_streams" || answer.status < 500) return new Refused("refused", detail, Math.max(wait, 2000));
+  const refused = problem.code === "too_many_streams" || answer.status < 500;
+  if (refused) return new Refused("refused", detail, Math.max(wait, 2000));
   if (typeof problem.code === "string") return new Refused("backend", detail, wait);
   return new Refused("server", detail, wait); // a proxy in between
 }

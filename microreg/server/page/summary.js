@@ -30,7 +30,8 @@ export class Summary {
     model.heard.push((change) => this.#changed(change));
     for (const status of TOLD) {
       const number = el("b", {}, "0");
-      const chip = el("button", { type: "button", class: "chip", "aria-pressed": "false", onclick: () => toggle("statuses", status) });
+      const onclick = () => toggle("statuses", status);
+      const chip = el("button", { type: "button", class: "chip", "aria-pressed": "false", onclick });
       chip.append(mark(status), number, ` ${status}`);
       this.#chips.set(status, { chip, number });
       $("statuses").append(chip);
@@ -44,11 +45,11 @@ export class Summary {
   }
 
   #rank(service, known = true) {
-    this.#worst.put(service, known && worst(service));
-    this.#bad.put(service, known && bad(service));
+    this.#worst.put(service, known && isWorst(service));
+    this.#bad.put(service, known && isBad(service));
   }
 
-  #changed({ action, service, missed }) {
+  #changed({ service, missed }) {
     this.redraw();
     if (missed) this.#stale = true;
     else this.#rank(service);
@@ -87,9 +88,10 @@ export class Summary {
     const only = zones.size === 0 || (zones.size === 1 && zones.has("") && !chosen.size);
     set(box, "hidden", only);
     const listed = [...zones.values()].sort(byOrder).slice(0, ZONES);
-    for (const name of chosen) if (!listed.some((zone) => zone.name === name)) listed.push(zones.get(name) ?? new Zone(name));
+    const isListed = (name) => listed.some((zone) => zone.name === name);
+    for (const name of chosen) if (!isListed(name)) listed.push(zones.get(name) ?? new Zone(name));
     const chips = new Map([...box.children].map((chip) => [chip.parts.zone, chip]));
-    for (const [name, chip] of chips) if (!listed.some((zone) => zone.name === name)) chip.remove();
+    for (const [name, chip] of chips) if (!isListed(name)) chip.remove();
     let next = box.firstElementChild;
     for (const zone of listed.sort(byOrder)) {
       const chip = chips.get(zone.name) ?? zoneChip(zone.name);
@@ -104,12 +106,13 @@ export class Summary {
   #drawAttention() {
     if (this.#stale) {
       const all = [...this.#model.services.values()];
-      this.#worst.fill(all.filter(worst));
-      this.#bad.fill(all.filter(bad));
+      this.#worst.fill(all.filter(isWorst));
+      this.#bad.fill(all.filter(isBad));
     }
     this.#stale = false;
     const box = $("attention");
-    const services = [...this.#worst.items.slice(0, SERVICES), ...this.#bad.items.slice(0, SERVICES)].slice(0, SERVICES);
+    const [worst, bad] = [this.#worst, this.#bad].map((list) => list.items.slice(0, SERVICES));
+    const services = [...worst, ...bad].slice(0, SERVICES);
     set(box, "hidden", services.length === 0);
     while (box.children.length > services.length) box.lastElementChild.remove();
     for (const [index, service] of services.entries()) {
@@ -117,9 +120,7 @@ export class Summary {
       say(chip.parts.name, shown(service.name));
       set(chip, "href", link({ service: service.name, node: null }));
       const { critical, warning } = service.counts;
-      if (service.gone) say(chip.parts.marks, "no nodes");
-      else marks(chip.parts.marks, { ...none, critical, warning }, critical + warning);
-      if (service.gone) delete chip.parts.marks.dataset.told;
+      marks(chip.parts.marks, { ...none, critical, warning }, critical + warning);
     }
     const more = this.#worst.size + this.#bad.size - services.length;
     set(box, "data-more", more > 0 ? `and ${count(more)} more` : null);
@@ -139,9 +140,10 @@ export class Summary {
 
 const none = Object.fromEntries(STATUSES.map((status) => [status, 0]));
 
-/** Services that lost their last node without a farewell, or have a critical one; and those of which some node warns. */
-const worst = ({ counts, gone }) => (gone ? gone.reason !== "deregistered" : counts.critical > 0);
-const bad = ({ counts, gone }) => !gone && !counts.critical && counts.warning > 0;
+/** Services that lost their last node without a farewell, or have a critical one. */
+const isWorst = ({ counts, gone }) => (gone ? gone.reason !== "deregistered" : counts.critical > 0);
+/** Others, of which a node warns. */
+const isBad = ({ counts, gone }) => !gone && !counts.critical && counts.warning > 0;
 
 function toggle(kind, value) {
   const chosen = new Set(read()[kind]);
@@ -160,7 +162,8 @@ function zoneChip(name) {
   const number = el("b");
   const share = el("span", { class: "share", "aria-hidden": "true" });
   const label = el("bdi", {}, name ? shown(name) : "no zone");
-  const chip = el("button", { type: "button", class: "chip zone", onclick: () => toggle("zones", name) }, label, " ", number, share);
+  const onclick = () => toggle("zones", name);
+  const chip = el("button", { type: "button", class: "chip zone", onclick }, label, " ", number, share);
   return Object.assign(chip, { parts: { zone: name, number, share } });
 }
 

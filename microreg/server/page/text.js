@@ -18,7 +18,7 @@ export const count = (number) => numbers.format(number);
 export const plural = (number, word, words = `${word}s`) => `${count(number)} ${number === 1 ? word : words}`;
 
 /** What a server says, which begins anywhere in a line, as a sentence. */
-export const sentence = (text) => text && `${text[0].toUpperCase()}${text.slice(1)}${/[.!?…]$/.test(text) ? "" : "."}`;
+export const sentence = (text) => text.replace(/^./u, (char) => char.toUpperCase()).replace(/([^.!?…])$/u, "$1.");
 
 /** The time of day, to the second. */
 export const time = (ms) => clock.format(ms);

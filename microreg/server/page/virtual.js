@@ -4,10 +4,11 @@ import { framed, set } from "./dom.js";
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const MARGIN = 6; // rows more than can be seen, at both ends
+const CALM = 8; // rows that are lit at once where they change; more would be unrest
 
 /**
- * Shows `items()`, a sorted array, as rows of equal height. `make()` makes a row, `update(row, item)` fills it, `key`
- * tells items apart. Arrow keys move among rows; one of them takes part in the order of the tab key: its link.
+ * Shows `items()`, which is Ordered, as rows of equal height. `make()` makes a row, `update(row, item)` fills it; above
+ * them are `heads` rows of another kind. Arrow keys move among rows, and the link in one of them is where Tab stops.
  */
 export class VirtualList {
   redraw = framed(() => this.draw()); // where it was scrolled
@@ -52,6 +53,7 @@ export class VirtualList {
     return true;
   }
 
+  /** Bring the document up to date. */
   draw() {
     if (!this.element.offsetParent) return; // not on this view
     const list = this.items();
@@ -101,7 +103,7 @@ export class VirtualList {
       else this.element.insertBefore(row, next);
       const dirty = this.#dirty.has(item);
       if (fresh || dirty || this.#all) this.update(row, item);
-      if (dirty && !fresh) flash(row);
+      if (dirty && !fresh && this.#dirty.size <= CALM) flash(row);
       row.style.transform = `translateY(${index * height}px)`;
       set(row, "aria-rowindex", index + 1 + this.heads);
       set(row.querySelector("a"), "tabindex", item === entry ? "0" : "-1");
@@ -141,7 +143,8 @@ export class VirtualList {
     const { items } = this.items();
     const page = Math.max(1, Math.floor(innerHeight / this.#height() / 2));
     const here = this.items().indexOf(this.#active);
-    const steps = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1, PageDown: page, PageUp: -page, Home: -here, End: items.length };
+    const near = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1 };
+    const steps = { ...near, PageDown: page, PageUp: -page, Home: -here, End: items.length };
     if (here < 0 || !(event.key in steps)) return;
     event.preventDefault();
     this.focus(items[Math.max(0, Math.min(items.length - 1, here + steps[event.key]))]);

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 from aetcd import rpc
 
-from doctoring import absent, doctor, found
+from doctoring import absent, doctor, found, well
 from etcd_admin import PASSWORD, Admin, Users, metric, store_of
 from microreg import connect
-from microreg.findings import Finding, Severity
+from microreg.findings import Finding
 from microreg.testing import ServerProcess
 from microreg_etcd.examination import _of_member, examine
 from servers import TLS, etcd, etcd_cluster, tls
@@ -28,7 +28,7 @@ def _server() -> Iterator[ServerProcess]:
 
 def test_a_server_that_is_well(server: ServerProcess) -> None:
     findings = run(doctor(f"etcd://127.0.0.1:{server.port}", write=True))
-    assert [each for each in findings if each.severity in (Severity.WARNING, Severity.ERROR)] == []
+    well(findings)
     assert "is etcd 3." in found(findings, "server.version").what
     assert found(findings, "clock.agrees") and found(findings, "write.works")
     absent(findings, "etcd.ttl-raised")

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 from nats.js.api import StorageType, StreamConfig
 
-from doctoring import absent, doctor, found
+from doctoring import absent, doctor, found, well
 from microreg import connect
-from microreg.findings import Finding, Severity
+from microreg.findings import Finding
 from microreg.testing import Proxy, ServerProcess
 from microreg_nats.bucket import NatsRegistry
 from microreg_nats.examination import of_bucket
@@ -30,7 +30,7 @@ def _server() -> Iterator[ServerProcess]:
 
 def test_a_server_that_is_well(server: ServerProcess) -> None:
     findings = run(doctor(f"nats://127.0.0.1:{server.port}", write=True))
-    assert [each for each in findings if each.severity in (Severity.WARNING, Severity.ERROR)] == []
+    well(findings)
     assert "is nats-server 2." in found(findings, "server.version").what
     assert found(findings, "clock.agrees") and found(findings, "write.works")
 
