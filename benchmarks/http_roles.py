@@ -33,7 +33,8 @@ class Watcher(asyncio.Protocol):
         self.begun = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.write(_ASK % self._name)  # type: ignore[attr-defined]
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(_ASK % self._name)
 
     def data_received(self, data: bytes) -> None:
         for _ in range(data.count(b"event: change")):

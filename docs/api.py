@@ -79,7 +79,7 @@ def _entry(module: ModuleType, name: str, value: object, markdown: Callable[[str
         yield f"`{_short(value)}`" + (f": {said}" if said else "")
 
 
-def _declared(name: str, kind: type) -> str:
+def _declared(name: str, kind: type[object]) -> str:
     if issubclass(kind, enum.Enum):
         return f"class {name}: {' '.join(each.name for each in kind)}"
     bases = [base.__name__ for base in kind.__bases__ if base.__module__.startswith("microreg")]
@@ -91,7 +91,7 @@ def _declared(name: str, kind: type) -> str:
     return f"{_wrapped(f'class {name}{signature}')}{inherits}"
 
 
-def _members(kind: type) -> Iterator[tuple[str, str]]:
+def _members(kind: type[object]) -> Iterator[tuple[str, str]]:
     """Its public methods and properties, each with the first sentence of what it promises."""
     for name, member in vars(kind).items():
         if name.startswith("_"):
@@ -101,14 +101,14 @@ def _members(kind: type) -> Iterator[tuple[str, str]]:
         if not text or text.startswith("See :meth:"):
             continue
         if isinstance(member, classmethod | staticmethod):
-            yield f"{name}{_signature(member.__func__)}", text
+            yield f"{name}{_signature(getattr(kind, name))}", text
         elif inspect.isfunction(member):
             yield f"{'await ' if inspect.iscoroutinefunction(member) else ''}{name}{_signature(member)}", text
         elif isinstance(member, property):
             yield name, text
 
 
-def _function(name: str, value: object) -> str:
+def _function(name: str, value: Callable[..., object]) -> str:
     return _wrapped(f"{'async ' if inspect.iscoroutinefunction(value) else ''}def {name}{_signature(value)}")
 
 
@@ -129,11 +129,11 @@ def _wrapped(line: str) -> str:
     return line
 
 
-def _signature(value: object) -> str:
-    signature = inspect.signature(value)  # type: ignore[arg-type]
+def _signature(value: Callable[..., object]) -> str:
+    signature = inspect.signature(value)
     kept = [each for each in signature.parameters.values() if each.name not in ("self", "cls")]
     text = str(signature.replace(parameters=kept)).replace("'", "").replace(" -> None", "")
-    text = re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>|<factory>", "…", text)
+    text = re.sub(r"<[^<>]* at 0x[0-9a-f]+>|<factory>", "…", text)
     text = re.sub(r"<(\w+\.\w+): [^>]*>", r"\1", text)
     text = re.sub(r"\b(?:microreg|collections|pathlib|typing|msgspec)(?:\.\w+)*\.(?=\w)", "", text)
     return text

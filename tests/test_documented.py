@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-import sys
 import tomllib
 from collections.abc import Iterator
 
 import pytest
+from api import MODULES
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -17,9 +17,6 @@ from microreg import errors, hookspecs
 from microreg.cli.app import build
 from microreg.url import describe_options
 from support import ROOT
-
-sys.path.insert(0, str(ROOT / "docs"))
-from api import MODULES
 
 DOCS = ROOT / "docs"
 PROJECTS = (ROOT / "pyproject.toml", *sorted(ROOT.glob("plugins/*/pyproject.toml")))

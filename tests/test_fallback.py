@@ -18,6 +18,7 @@ from microreg.checked import Checked
 from microreg.errors import (
     InvalidService,
     PermissionDenied,
+    RegistryClosed,
     RegistryError,
     RegistryTimeout,
     RegistryUnavailable,
@@ -501,6 +502,21 @@ def test_a_cancelled_call_leaves_nothing_behind(moment: float, verb: str) -> Non
             assert (await _first(registry)) == Snapshot([one("z")])
 
     run(main())
+
+
+def test_closing_under_open_watches_is_no_loss_of_a_part(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with fallback() as (registry, _), registry.watch() as every, registry.watch("x") as x:
+            for events in (every, x):
+                assert await anext(events) == Snapshot()
+            await registry.close()
+            for events in (every, x):
+                with pytest.raises(RegistryClosed):
+                    await anext(events)
+
+    with caplog.at_level(logging.INFO, "microreg.composite"):
+        run(main())
+    assert caplog.messages == []
 
 
 def test_another_client_sees_what_was_written() -> None:

@@ -237,13 +237,15 @@ def test_a_connection_is_kept_for_as_long_as_something_is_asked() -> None:
     async def main() -> None:
         async with way(None, direct=True) as server:
             protocol, loop = server.protocol, asyncio.get_running_loop()
-            assert protocol._waiting is not None  # for the first request
+            armed: list[asyncio.TimerHandle | None] = [protocol._waiting]  # for the first request
             for _ in range(2):
                 await server.ask(GET)
-                assert protocol._waiting is None and protocol.timeout_keep_alive_task is not None
+                armed += [protocol._waiting, protocol.timeout_keep_alive_task]
+            assert [timer is not None for timer in armed] == [True, False, True, False, True]
             protocol._answered = loop.time() - protocol.timeout_keep_alive + 1
             protocol.timeout_keep_alive_handler()
-            assert not server.wire.closed and protocol.timeout_keep_alive_task.when() <= loop.time() + 1
+            again = protocol.timeout_keep_alive_task
+            assert not server.wire.closed and again is not None and again.when() <= loop.time() + 1
             protocol._answered -= 1
             protocol.timeout_keep_alive_handler()
             assert server.wire.closed

@@ -14,7 +14,7 @@ import pytest
 
 from microreg import connect
 from microreg.cli import main as command
-from microreg.cli.serve import _address, _warn
+from microreg.cli.serve import _address, _room, _warn
 from microreg.cli.serve import serve as command_serve
 from microreg.errors import ConfigError
 from microreg.server import Settings, application, protocol
@@ -250,6 +250,61 @@ def test_every_setting_is_an_option_with_the_same_default() -> None:
         if option.default is not None:
             assert option.default == field.default, field.name
     assert Settings().max_per_client == Settings().max_streams  # which it is where the option is not given
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "raised", "room"),
+    [
+        (100_000, 100_000, None, 5000),
+        (1024, 100_000, 5064, 5000),
+        (1024, 2048, 2048, 1984),
+        (64, 64, 64, 1),
+        (1024, -1, 5064, 5000),
+        (-1, -1, None, 5000),
+    ],
+)
+def test_connections_are_as_many_as_files_may_be_open(
+    soft: int,
+    hard: int,
+    raised: int | None,
+    room: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    resource = pytest.importorskip("resource")
+    done: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "RLIM_INFINITY", -1)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: done.append(limits))
+    assert _room(5000) == room
+    assert done == ([] if raised is None else [(raised, hard)])
+    assert ("see ulimit -n" in capsys.readouterr().err) == (room < 5000)
+
+
+@pytest.mark.parametrize(("limit", "room"), [(100_000, 30_000), (2048, 1984)])
+def test_who_asks_for_no_number_of_connections_is_not_told(
+    limit: int, room: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: None)
+    assert _room(None) == room and capsys.readouterr().err == ""
+    with pytest.raises(ConfigError, match="--max-connections: expected at least 1, got 0"):
+        _room(0)
+
+
+def test_where_the_limit_of_open_files_cannot_be_raised_there_is_less_room(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resource = pytest.importorskip("resource")
+
+    def refused(_: int, limits: tuple[int, int]) -> None:
+        raise ValueError(f"not allowed: {limits}")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr(resource, "setrlimit", refused)
+    assert _room(5000) == 960
+    assert "at most 960 connections at once, not 5000" in capsys.readouterr().err
 
 
 def test_without_the_web_framework_it_says_what_to_install(

@@ -7,7 +7,7 @@ import ipaddress
 import json
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,6 +31,9 @@ __all__ = ["serve"]
 _DEFAULT_REGISTRY = "memory://"
 _DEFAULT_LISTEN = "127.0.0.1:4214"
 _SRSR_TIMEOUT = 30.0
+_CONNECTIONS = 30_000
+_OTHER_FILES = 64
+"""Open files that are no connections of clients."""
 
 _Registry = Annotated[
     str | None,
@@ -64,7 +67,10 @@ _MaxPerClient = Annotated[
     int | None,
     option("--max-per-client", "NUMBER", "Watches that one address may have open at once; else as --max-streams."),
 ]
-_MaxConnections = Annotated[int, typer.Option("--max-connections", min=1, help="Connections that may be open at once.")]
+_MaxConnections = Annotated[
+    int | None,
+    option("--max-connections", "NUMBER", "Connections that may be open at once; else 30000, or what files allow."),
+]
 _Rate = Annotated[
     float, typer.Option("--rate", min=0.0, help="Requests a second that one address may make on average; 0: no limit.")
 ]
@@ -92,7 +98,7 @@ def serve(
     max_services: _MaxServices = 50_000,
     max_streams: _MaxStreams = 20_000,
     max_per_client: _MaxPerClient = None,
-    max_connections: _MaxConnections = 30_000,
+    max_connections: _MaxConnections = None,
     rate: _Rate = 0.0,
     access_log: _AccessLog = False,
     state: _State = None,
@@ -151,7 +157,7 @@ async def _serve(
     settings: Settings,
     files: Credentials,
     address: tuple[str, int],
-    max_connections: int,
+    max_connections: int | None,
     proxies: str,
 ) -> int:
     from microreg.server import application
@@ -166,11 +172,37 @@ async def _serve(
     def ready() -> None:
         print(f"microreg serves {registry.url} at {listener.url}", flush=True)
 
+    room = _room(max_connections)
     async with registry, application(registry, settings) as app:
         reloads = handling(("SIGHUP",), lambda _: _reload(app, listener, files)) if files else nullcontext()
         with reloads:
-            await serve(app, listener, stop.asked.wait, max_connections=max_connections, ready=ready, proxies=proxies)
+            await serve(app, listener, stop.asked.wait, max_connections=room, ready=ready, proxies=proxies)
     return 0
+
+
+def _room(asked: int | None) -> int:
+    """How many connections there can be. Each is an open file: beyond that limit nobody would be answered at all."""
+    wanted = _CONNECTIONS if asked is None else asked
+    if wanted < 1:
+        raise ConfigError(f"--max-connections: expected at least 1, got {wanted}")
+    try:
+        import resource
+    except ImportError:  # Windows
+        return wanted
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or limit >= wanted + _OTHER_FILES:
+        return wanted
+    with suppress(ValueError, OSError):
+        more = wanted + _OTHER_FILES if most == resource.RLIM_INFINITY else min(most, wanted + _OTHER_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (more, most))
+        limit = more
+    room = max(1, limit - _OTHER_FILES)
+    if asked is not None and room < wanted:
+        write_error(
+            f"microreg: warning: at most {room} connections at once, not {wanted}, since a process may open {limit} "
+            "files here; see ulimit -n, or LimitNOFILE of systemd"
+        )
+    return min(room, wanted)
 
 
 def _reload(app: Application, listener: Listener, files: Credentials) -> None:

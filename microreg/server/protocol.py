@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -38,7 +37,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._read = 0  # bytes since the last headers were complete
         self._refused = False
         # Behind a proxy that is believed, the application is within another one, and nothing is answered directly.
-        self._direct = self.app.direct if isinstance(self.app, Application) else None
+        app: object = self.app  # pyright: ignore[reportUnknownMemberType]
+        self._direct = app.direct if isinstance(app, Application) else None
         self._answered = 0.0  # when a request was answered directly
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -97,6 +97,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header is there. A trailer, behind the body, is nobody's."""
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """The headers are there."""
         self._in_head, self._in_body = False, True
@@ -106,8 +111,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._read = 0
         if not self._refused:
             super().on_headers_complete()
-            self.cycle.transport = self._writer  # type: ignore[assignment]
-            self.headers = deque(maxlen=0)  # type: ignore[assignment] # of trailers, which nobody reads
+            self.cycle.transport = self._writer
 
     def on_body(self, body: bytes) -> None:
         """A part of the body is there."""
@@ -156,18 +160,23 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-class _Writer:
+class _Writer(asyncio.Transport):
     """A transport for answers. After the client has gone uvloop's raises, until ``connection_lost`` is called."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
-        self.is_closing = transport.is_closing
-        self.close = transport.close
-        self._write = transport.write
+        super().__init__()
+        self._transport = transport
 
-    def write(self, data: bytes) -> None:
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write what somebody may still read."""
-        if not self.is_closing():
-            self._write(data)
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
 
 def bounded(max_connections: int) -> type[BoundedProtocol]:

@@ -935,7 +935,7 @@ def test_attributes_that_the_async_side_sets_are_there(registry: microreg.sync.R
                 (registry.inner.unwrap(MemoryRegistry), registry, set[str]()),
                 (announcement.inner, announcement, set[str]()),
                 (selector.inner, selector, set[str]()),
-                (events.inner, events, {"backoff", "rng", "source"}),
+                (events.inner, events, {"backoff", "on_state", "rng", "source", "tally"}),
             ]
             for there, here, unmirrored in pairs:
                 assert [name for name in public(there) - unmirrored if not hasattr(here, name)] == []

@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def programs(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def starting(folder: Path, registry: str) -> Iterator[Start]:
+def starting(folder: Path, registry: str) -> Generator[Start]:
     """Starts programs of the folder; what still runs in the end is killed."""
     env = clean_env(MICROREG_REGISTRY=registry, MICROREG_ADVERTISE="127.0.0.1")
     running: list[subprocess.Popen[str]] = []

@@ -128,6 +128,8 @@ class Joint:
 
     def _moved(self, number: int, watch: Watch) -> None:
         """The watch of a part is live, or not any more."""
+        if isinstance(watch.error, RegistryClosed):
+            return  # the end of all, of which the iteration tells
         if watch.state != "live":
             if watch.error is not None:
                 self._lose(number, watch.error)
