@@ -131,12 +131,25 @@ def _wrapped(line: str) -> str:
 
 def _signature(value: Callable[..., object]) -> str:
     signature = inspect.signature(value)
-    kept = [each for each in signature.parameters.values() if each.name not in ("self", "cls")]
+    kept = [_shown(each) for each in signature.parameters.values() if each.name not in ("self", "cls")]
     text = str(signature.replace(parameters=kept)).replace("'", "").replace(" -> None", "")
-    text = re.sub(r"<[^<>]* at 0x[0-9a-f]+>|<factory>", "…", text)
+    text = text.replace("<factory>", "…")
     text = re.sub(r"<(\w+\.\w+): [^>]*>", r"\1", text)
     text = re.sub(r"\b(?:microreg|collections|pathlib|typing|msgspec)(?:\.\w+)*\.(?=\w)", "", text)
     return text
+
+
+class _More:
+    """Stands for a default that says nothing to a reader."""
+
+    def __repr__(self) -> str:
+        return "…"
+
+
+def _shown(parameter: inspect.Parameter) -> inspect.Parameter:
+    """Long defaults, and those without a form of their own, are left out."""
+    text = repr(parameter.default)
+    return parameter.replace(default=_More()) if len(text) > 60 or " at 0x" in text else parameter
 
 
 def _said(module: ModuleType, name: str) -> str:
