@@ -6,11 +6,13 @@ import asyncio
 import dataclasses
 import inspect
 import json
+import ssl
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import pytest
+import trustme
 
 from microreg import connect
 from microreg.cli import main as command
@@ -47,10 +49,12 @@ class Running:
 
 
 @asynccontextmanager
-async def running(settings: Settings | None = None, max_connections: int = 100) -> AsyncGenerator[Running]:
+async def running(
+    settings: Settings | None = None, max_connections: int = 100, tls: ssl.SSLContext | None = None
+) -> AsyncGenerator[Running]:
     """A server that serves."""
     stop, ready = asyncio.Event(), asyncio.Event()
-    listener = listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", 0, tls)
     port = listener.sockets[0].getsockname()[1]
     async with connect("memory://") as registry, application(registry, settings) as app:
         serving = serve(app, listener, stop.wait, max_connections=max_connections, ready=ready.set)
@@ -144,6 +148,28 @@ def test_who_says_nothing_or_too_slowly_is_cut_off(monkeypatch: pytest.MonkeyPat
                 assert b"408" in await reader.read()
             writer.close()
             await server.lives()
+
+    run(main())
+
+
+def test_who_takes_too_long_for_the_handshake_of_tls_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("microreg.server.serve._HANDSHAKE", 0.2)
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+
+    async def main() -> None:
+        async with running(tls=context) as server:
+            for begun in (b"\x16\x03\x01", get("/healthz")[:2]):
+                assert b"HTTP" not in await server.ask(begun)  # which waits for the end
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=trusting)
+            writer.write(get("/healthz"))
+            assert b"200 OK" in await reader.read()
+            writer.close()
+            with suppress(ConnectionError, ssl.SSLError):
+                await writer.wait_closed()
 
     run(main())
 

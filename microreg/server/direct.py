@@ -33,10 +33,8 @@ _LINE = re.compile(
 _LOOKUP, _POST = 1, 5
 """The last group of the line that matched, for these; what is between is a PUT."""
 _FIELD = re.compile(rb"([A-Za-z0-9-]+): ?([\x21-\x7e]+(?: +[\x21-\x7e]+)*)\r\n")
-_PLAIN = frozenset({b"accept", b"accept-encoding", b"accept-language", b"authorization", b"content-length"}) | {
-    b"content-type", b"host", b"user-agent"
-}
-"""Fields that a request may have to be answered here. None of them changes how it is read, but for the length."""
+_PLAIN = frozenset(b"accept accept-encoding authorization content-length content-type host user-agent".split())
+"""Headers that a request may have to be answered here. None of them changes how it is read, but for the length."""
 _BLOCKS = 1_000
 _BLOCK_BYTES = 2_048
 """Bounds of what is remembered: header blocks, and the bytes of one."""
@@ -62,8 +60,8 @@ class Direct:
         self._access = access
         self._api = api
         self._max_body = max_body
-        self._get = _Route(False, self._lookup)
-        self._put = _Route(True, self._register, 204)
+        self._get = _Route(access.writes("GET", "/v1/services"), self._lookup)
+        self._put = _Route(access.writes("PUT", "/v1/services"), self._register, 204)
         self._posts = {path.encode(): self._posted(path, each) for path, each in posts.items() if each.prompt}
         self._sizes: dict[tuple[bool, bytes], int] = {}
         access.changed = self._sizes.clear

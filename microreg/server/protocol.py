@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -37,7 +37,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._read = 0  # bytes since the last headers were complete
         self._refused = False
         # Behind a proxy that is believed, the application is within another one, and nothing is answered directly.
-        app: object = self.app  # pyright: ignore[reportUnknownMemberType]
+        app = cast(object, self.app)  # pyright: ignore[reportUnknownMemberType]
         self._direct = app.direct if isinstance(app, Application) else None
         self._answered = 0.0  # when a request was answered directly
 

@@ -9,7 +9,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 
@@ -24,6 +24,8 @@ __all__ = ["Listener", "listen", "renew", "serve"]
 _DRAIN = 5
 """Seconds that open requests may take once the server is to end."""
 _BACKLOG = 2048
+_HANDSHAKE = 10.0
+"""Seconds that a client may take for the handshake of TLS."""
 _UNANSWERED = 30_000
 """Milliseconds after which the kernel gives a connection up whose other side confirms nothing."""
 
@@ -87,15 +89,27 @@ def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without signal handlers of its own, which says when it is ready."""
+    """uvicorn without signal handlers of its own, which says when it is ready, and does not wait a minute for TLS."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._is_ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        loop, tls = asyncio.get_running_loop(), self.config.ssl
+        patience = None if tls is None else _HANDSHAKE
+        self.servers = [
+            await loop.create_server(
+                self._protocol, sock=each, ssl=tls, backlog=_BACKLOG, ssl_handshake_timeout=patience
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
         self._is_ready()
+
+    def _protocol(self) -> asyncio.Protocol:
+        make = cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class)
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
