@@ -23,7 +23,7 @@ __all__ = ["Direct"]
 
 T = TypeVar("T")
 
-Client = tuple[str, int] | None
+_Client = tuple[str, int] | None
 
 _WORD = rb"([A-Za-z0-9][A-Za-z0-9._~-]*)"
 _LINE = re.compile(
@@ -43,7 +43,7 @@ _END = b"".join(b"%b: %b\r\n" % header for header in SECURITY) + b"\r\n"
 
 class _Route(NamedTuple):
     writes: bool
-    call: Callable[[re.Match[bytes], bytes, Client], Coroutine[object, object, bytes] | None]
+    call: Callable[[re.Match[bytes], bytes, _Client], Coroutine[object, object, bytes] | None]
     """Makes the answer of the request line and the body; None where it would have to wait."""
     status: int = 200
     kind: bytes = JSON
@@ -68,7 +68,7 @@ class Direct:
         self._defaults: Fields = []
         self._heads: dict[tuple[int, bytes], bytes] = {}
 
-    def answer(self, data: bytes, client: Client, defaults: Fields) -> bytes | None:
+    def answer(self, data: bytes, client: _Client, defaults: Fields) -> bytes | None:
         """The answer to exactly one request, ``data``; None where it is for the application to answer.
 
         ``client`` is who asks, ``defaults`` are headers that are sent before all others.
@@ -114,17 +114,17 @@ class Direct:
             self._sizes[key] = size
         return size
 
-    def _lookup(self, line: re.Match[bytes], _body: bytes, _client: Client) -> Coroutine[object, object, bytes]:
+    def _lookup(self, line: re.Match[bytes], _body: bytes, _client: _Client) -> Coroutine[object, object, bytes]:
         return self._api.lookup(line[1].decode())
 
-    def _register(self, line: re.Match[bytes], body: bytes, _client: Client) -> Coroutine[object, object, bytes]:
+    def _register(self, line: re.Match[bytes], body: bytes, _client: _Client) -> Coroutine[object, object, bytes]:
         return self._api.register(line[2].decode(), line[3].decode(), line[4] or b"", body, None)
 
     def _posted(self, path: str, endpoint: Endpoint) -> _Route:
         prompt = endpoint.prompt
         assert prompt is not None
 
-        def call(_line: re.Match[bytes], body: bytes, client: Client) -> Coroutine[object, object, bytes] | None:
+        def call(_line: re.Match[bytes], body: bytes, client: _Client) -> Coroutine[object, object, bytes] | None:
             return prompt({"client": client}, body)
 
         return _Route(self._access.writes("POST", path), call, 200, endpoint.kind, endpoint.refusal)
@@ -132,7 +132,7 @@ class Direct:
     # -- what is answered ------------------------------------------------------------------------
 
     def _run(
-        self, route: _Route, call: Coroutine[object, object, bytes], line: re.Match[bytes], client: Client
+        self, route: _Route, call: Coroutine[object, object, bytes], line: re.Match[bytes], client: _Client
     ) -> bytes:
         began = time.monotonic() if self._access.logs else 0.0
         address = "" if client is None else client[0]
