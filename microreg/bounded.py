@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Coroutine, Generator
 from functools import partial
+from types import CoroutineType, FrameType
 from typing import Generic, TypeVar, cast
 
-__all__ = ["Overdue", "bounded"]
+__all__ = ["Overdue", "bounded", "waits_in"]
 
 T = TypeVar("T")
+
+
+_Steps = Generator[object, object, T] | Coroutine[object, object, T]
 
 
 class Overdue(TimeoutError):
@@ -23,9 +27,9 @@ async def bounded(call: Awaitable[T], seconds: float) -> T:
     timer is set only when the call waits for something: one that does not also needs no task.
     """
     until = asyncio.get_running_loop().time() + seconds
-    steps = call.__await__()
+    steps: _Steps[T] = call if isinstance(call, CoroutineType) else cast(Generator[object, object, T], call.__await__())
     try:
-        waiting = next(steps)
+        waiting = steps.send(None)
     except StopIteration as done:
         return cast(T, done.value)
     limit = asyncio.timeout_at(until)
@@ -41,23 +45,32 @@ async def bounded(call: Awaitable[T], seconds: float) -> T:
 class _Rest(Generic[T]):
     """What is left of a call after its first step; ``waiting`` is what that step waits for."""
 
-    def __init__(self, steps: Generator[object, object, T], waiting: object) -> None:
+    def __init__(self, steps: _Steps[T], waiting: object) -> None:
         self._steps = steps
         self._waiting = waiting
 
     def __await__(self) -> Generator[object, object, T]:
-        waiting = self._waiting
+        steps, waiting = self._steps, self._waiting
         while True:
             try:
                 sent = yield waiting
             except GeneratorExit:
-                self._steps.close()
+                steps.close()
                 raise
             except BaseException as error:
-                step = partial(self._steps.throw, error)
+                step = partial(steps.throw, error)
             else:
-                step = partial(self._steps.send, sent)
+                step = partial(steps.send, sent)
             try:
                 waiting = step()
             except StopIteration as done:
                 return cast(T, done.value)
+
+
+def waits_in(suspended: object) -> object | None:
+    """What a suspended coroutine or generator waits in, for who looks for the place: also inside a bounded call."""
+    frame = getattr(suspended, "gi_frame", None)
+    if isinstance(frame, FrameType) and frame.f_code is _Rest.__await__.__code__:
+        return cast(object, frame.f_locals["steps"])
+    names = ("cr_await", "gi_yieldfrom", "ag_await")
+    return next((inner for name in names if (inner := getattr(suspended, name, None)) is not None), None)

@@ -290,6 +290,32 @@ def test_certificates_that_are_not_good_any_more(name: str, years: int, why: str
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("scheme", "answer", "why"),
+    [
+        ("https", b"HTTP/1.1 400 Bad Request\r\n\r\n", r"TLS: what answers there does not speak it .*; is it http://\?$"),
+        ("http", b"Hello\r\n\r\n", r"no microreg server \(its answer is no HTTP\)"),
+    ],
+)
+def test_a_server_of_another_protocol(scheme: str, answer: bytes, why: str) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(answer)
+        writer.write_eof()
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with connect(f"{scheme}://127.0.0.1:{port}") as registry:
+                with pytest.raises(RegistryUnavailable, match=why):
+                    await registry.list_services()
+
+    run(main())
+
+
 # -- events -----------------------------------------------------------------------------------------
 
 

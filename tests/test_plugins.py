@@ -136,6 +136,13 @@ def test_a_missing_scheme_advises_the_extra_to_install(scheme: str, monkeypatch:
         plugins.backend(scheme)
 
 
+def test_a_misspelt_scheme_of_a_backend_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("microreg.plugins.entries.of_group", lambda group: ())
+    advice = r"\(installed: none\); did you mean 'etcd'\? pip install 'microreg\[etcd\]' installs it$"
+    with pytest.raises(ConfigError, match=advice):
+        plugins.backend("ectd")
+
+
 # -- broken ------------------------------------------------------------------------------------------
 
 

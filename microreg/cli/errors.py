@@ -60,6 +60,8 @@ _ADVICE = {
     UNAVAILABLE: "is it running and reachable? see --registry and $MICROREG_REGISTRY, or give it more --timeout",
     PERMISSION: "check user, password or token in --registry or $MICROREG_REGISTRY",
 }
+_COMMON = ("--registry", "--json", "--timeout")
+"""Options of (nearly) every command, which are often written before it."""
 _CODES: tuple[tuple[type[RegistryError], int], ...] = (
     (ServiceNotFound, NOT_FOUND),
     (NoNodeAvailable, NOT_FOUND),
@@ -116,6 +118,9 @@ def report(error: BaseException, *, as_json: bool) -> None:
     context = getattr(error, "ctx", None)
     if isinstance(error, _UsageError):
         advice = f"see {getattr(context, 'command_path', None) or 'microreg'} --help"
+        option = getattr(error, "option_name", None)
+        if option in _COMMON and getattr(context, "parent", None) is None:
+            advice = f"it stands after the command: microreg list {option} …; {advice}"
     if number == BUG:
         advice = "this is a bug in microreg or a plugin; MICROREG_TRACEBACK=1 shows where"
     if as_json:

@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from microreg.bounded import waits_in
 from microreg.cli.text import safe
 
 __all__ = ["LastResort", "end_hard", "hanging"]
@@ -108,7 +109,7 @@ def _waits(task: asyncio.Task[object]) -> str:
         frame = getattr(waits, "cr_frame", None) or getattr(waits, "gi_frame", None)
         if isinstance(frame, FrameType) and not str(frame.f_globals.get("__name__")).startswith("asyncio"):
             place = _place(frame)
-        waits = getattr(waits, "cr_await", None) or getattr(waits, "gi_yieldfrom", None)
+        waits = waits_in(waits)
     return place
 
 

@@ -45,6 +45,8 @@ KINDS: Mapping[str, str] = {
 _IN_STRINGS = ("microreg.backends", "microreg.layers", "microreg.composites")
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 """What a name in a config string is made of, where capitals become small."""
+_EXTRAS = ("consul", "etcd", "nats")
+"""Backends that the extras of the same name install."""
 
 
 class Plugin(NamedTuple):
@@ -198,12 +200,15 @@ def _missing(group: str, name: str) -> str:
     known = {each.name: each for each in of_group(group)}
     near = [each for each in known if each.lower() == name.lower()] or get_close_matches(name, known, 1)
     extra = _extra(name)
+    alike = get_close_matches(name, _EXTRAS, 1, 0.7) if group == "microreg.backends" else []
     if near and not _reachable(known[near[0]]):
         advice = f"; {_unreachable(known[near[0]])}"
     elif near:
         advice = f"; did you mean {near[0]!r}?"
     elif extra:
         advice = f"; install it with: pip install 'microreg[{extra}]'"
+    elif alike:
+        advice = f"; did you mean {alike[0]!r}? pip install 'microreg[{alike[0]}]' installs it"
     else:
         advice = ""
     what = name[:80] + "…" * (len(name) > 80)

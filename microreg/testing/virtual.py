@@ -24,6 +24,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, Self, TypeVar
 
+from microreg.bounded import waits_in
+
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
@@ -183,7 +185,7 @@ def _place(task: asyncio.Task[object]) -> str:
     inner: object = task.get_coro()
     while inner is not None:
         frame = getattr(inner, "cr_frame", None) or getattr(inner, "ag_frame", None) or frame
-        inner = getattr(inner, "cr_await", None) or getattr(inner, "ag_await", None)
+        inner = waits_in(inner)
     if frame is None:
         return "its end"
     code = frame.f_code

@@ -236,6 +236,7 @@ def test_get_of_an_unknown_service_is_1(cli: Cli) -> None:
         (["register", "x", "--address", "h:1", "--check", "ftp://h", "--registry", "memory://"], "expected http://"),
         (["register", "x", "--address", "h:1", "--registry", STATIC], "nothing can be registered"),
         (["demo", "--registry", "memory://"], "several processes"),
+        (["--registry", "memory://", "list"], "it stands after the command: microreg list --registry"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -312,9 +312,10 @@ def test_it_keeps_the_contract_while_all_goes_well(connected: Callable[[str], Re
 @pytest.mark.packaging
 @pytest.mark.timeout(180)
 def test_its_own_tests_pass_and_skip_only_what_a_directory_has_not(installed: str) -> None:
-    words = ["-m", "pytest", "-c", os.devnull, "-p", "no:cacheprovider", "-W", "error", "-rs", "--tb=short"]
+    words = ["-m", "pytest", "-c", os.devnull, "-W", "error", "-rs", "--tb=short"]
+    without = ["-p", "no:cacheprovider", "-p", "no:asyncio"]
     done = subprocess.run(
-        [sys.executable, *words, "--import-mode=importlib", EXAMPLE / "tests"],
+        [sys.executable, *words, *without, "--import-mode=importlib", EXAMPLE / "tests"],
         capture_output=True,
         text=True,
         env=clean_env(PYTHONPATH=installed),

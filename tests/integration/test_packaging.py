@@ -162,7 +162,8 @@ def test_every_extra_installs_something() -> None:
 
 @pytest.mark.parametrize("entry", ENTRY_POINTS, ids=lambda entry: f"{entry.group}-{entry.name}")
 def test_every_entry_point_resolves(entry: EntryPoint) -> None:
-    assert callable(entry.load())
+    found = entry.load()
+    assert callable(found) or (entry.group == "pytest11" and found.__name__ == entry.value)
 
 
 def test_there_is_one_version_everywhere() -> None:

@@ -20,6 +20,8 @@ from microreg.errors import (
 
 __all__ = ["Superseded", "connection_failure", "is_broken", "refusal", "stranger"]
 
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+"""What OpenSSL calls the first bytes of an answer in clear text, up to 3.1 and since."""
 _KINDS: dict[str, type[RegistryError]] = {
     kind.code: kind for kind in (InvalidService, PermissionDenied, RegistryTimeout, RegistryUnavailable, Unsupported)
 }
@@ -86,7 +88,11 @@ def connection_failure(where: str, error: Exception) -> RegistryError:
     """What it means that a connection could not be made, or broke."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError | ssl.SSLError):
         inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
+        if getattr(inner, "reason", None) in _NO_TLS:
+            return RegistryUnavailable(f"{where}: TLS: what answers there does not speak it ({inner}); is it http://?")
         return RegistryUnavailable(f"{where}: TLS: {inner}; options ca and server_name say whom to trust")
+    if type(error) is aiohttp.ClientResponseError:  # an answer that cannot be parsed; the subclasses are other things
+        return stranger(where, "its answer is no HTTP")
     if isinstance(error, aiohttp.ClientConnectorError):
         why = error.os_error.strerror or str(error.os_error)
         return RegistryUnavailable(f"{where}: cannot connect: {why}")
