@@ -26,9 +26,9 @@ help: ## this list
 demo: $(VENV)/.stamp-demo ## three services find each other over mDNS; one is killed, calls go on
 	@$(VENV)/bin/microreg demo $(ARGS)
 
-# Three at once, whatever the cores: half of the time these wait, for ttls, timeouts and servers that come back.
+# Four at once, whatever the cores: half of the time these wait, for ttls, timeouts and servers that come back.
 test: unit ## all tests: the unit tests, then those with processes, networks, servers and faults
-	@echo "tests with processes, networks, servers and faults"; $(PY) -m pytest tests/integration plugins -n 3 --dist loadfile $(ARGS) $(OR_NONE)
+	@echo "tests with processes, networks, servers and faults"; $(PY) -m pytest tests/integration plugins -n 4 --dist loadfile $(ARGS) $(OR_NONE)
 
 unit: $(VENV)/.stamp-dev ## the unit tests only: no process, no network but loopback
 	@echo "unit tests"; $(PY) -m pytest tests --ignore tests/integration -n auto --dist loadfile $(ARGS) $(OR_NONE)

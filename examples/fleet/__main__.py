@@ -9,6 +9,7 @@ import time
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections import defaultdict
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from microreg import RegistryError, Selector, connect
@@ -148,4 +149,6 @@ if __name__ == "__main__":
     parser.add_argument("--registry", metavar="URL", default=default, help="where all find each other: %(default)s")
     parser.add_argument("--for", metavar="10s", dest="seconds", type=parse_duration, help="how long; else until Ctrl-C")
     arguments = parser.parse_args()
+    if missing := [each for each in ("fastapi", "httpx", "uvicorn") if find_spec(each) is None]:
+        parser.error(f"the programs of the fleet need what is not installed: pip install {' '.join(missing)}")
     sys.exit(asyncio.run(main(arguments.registry, arguments.seconds)))
