@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Coroutine, Generator
 from functools import partial
-from types import CoroutineType, FrameType
+from types import CoroutineType, FrameType, FunctionType
 from typing import Generic, TypeVar, cast
 
 __all__ = ["Overdue", "bounded", "waits_in"]
@@ -27,7 +27,7 @@ async def bounded(call: Awaitable[T], seconds: float) -> T:
     timer is set only when the call waits for something: one that does not also needs no task.
     """
     until = asyncio.get_running_loop().time() + seconds
-    steps: _Steps[T] = call if isinstance(call, CoroutineType) else cast(Generator[object, object, T], call.__await__())
+    steps = cast("_Steps[T]", call if type(call) is CoroutineType else call.__await__())
     try:
         waiting = steps.send(None)
     except StopIteration as done:
@@ -67,10 +67,13 @@ class _Rest(Generic[T]):
                 return cast(T, done.value)
 
 
+_REST = cast(FunctionType, vars(_Rest)["__await__"]).__code__
+
+
 def waits_in(suspended: object) -> object | None:
     """What a suspended coroutine or generator waits in, for who looks for the place: also inside a bounded call."""
     frame = getattr(suspended, "gi_frame", None)
-    if isinstance(frame, FrameType) and frame.f_code is _Rest.__await__.__code__:
+    if isinstance(frame, FrameType) and frame.f_code is _REST:
         return cast(object, frame.f_locals["steps"])
     names = ("cr_await", "gi_yieldfrom", "ag_await")
     return next((inner for name in names if (inner := getattr(suspended, name, None)) is not None), None)
