@@ -69,7 +69,8 @@ def _of_agent(who: str, told: Mapping[str, object], has_token: bool) -> Iterator
     if number < _OLDEST:
         yield SERVER_OLD(f"{who} is Consul {version}; tested are 1.8 and newer")
     if number < _SAYS and (has_token or details.get("ACLsEnabled")):
-        yield _HIDES(f"{who} is Consul {version}, and ACLs are on")
+        why = "ACLs are on" if details.get("ACLsEnabled") else "a token is given"
+        yield _HIDES(f"{who} is Consul {version}, and {why}")
 
 
 async def _is_here(host: str) -> bool:
