@@ -34,7 +34,7 @@ unit: $(VENV)/.stamp-dev ## the unit tests only: no process, no network but loop
 	@echo "unit tests"; $(PY) -m pytest tests --ignore tests/integration -n auto --dist loadfile $(ARGS) $(OR_NONE)
 
 check: $(VENV)/.stamp-dev ## ruff, mypy, pyright
-	@echo "ruff check";  $(PY) -m ruff check .
+	@echo "ruff check";  $(PY) -m ruff check . && $(PY) -m ruff format --check --quiet .
 	@echo "mypy";        MYPYPATH=examples/microreg-dir $(PY) -m mypy microreg tests docs plugins/microreg-consul plugins/microreg-etcd plugins/microreg-nats examples/microreg-dir/microreg_dir $(wildcard examples/framework/*.py examples/asgi/*.py examples/fleet/*.py) $(wildcard benchmarks/*.py)
 	@echo "pyright";     $(PY) -m pyright --pythonpath $(PY)
 

@@ -97,9 +97,7 @@ def interfaces() -> tuple[Interface, ...]:
     import ifaddr
 
     return tuple(
-        Interface(
-            adapter.nice_name, adapter.index or 0, tuple(_text(ip.ip, adapter.name) for ip in adapter.ips)
-        )
+        Interface(adapter.nice_name, adapter.index or 0, tuple(_text(ip.ip, adapter.name) for ip in adapter.ips))
         for adapter in ifaddr.get_adapters()
         if adapter.ips
     )
@@ -163,9 +161,7 @@ def advertised_host(
     source: Callable[[str], str | None] = source_address,
 ) -> str:
     """The host of :func:`advertised`, for those who know their port."""
-    return advertised(
-        towards=towards, allow_loopback=allow_loopback, env=env, available=available, source=source
-    ).host
+    return advertised(towards=towards, allow_loopback=allow_loopback, env=env, available=available, source=source).host
 
 
 def advertised(

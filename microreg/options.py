@@ -136,9 +136,7 @@ def parse_options(cls: type[T], url: RegistryURL, *, layer: str | None = None) -
         values[name] = known[name].read(key, text)
     for name, entry in known.items():
         if entry.required and name not in values:
-            raise ConfigError(
-                f"{where} needs the option {dotted}{name}: {entry.info.help or entry.info.type}"
-            )
+            raise ConfigError(f"{where} needs the option {dotted}{name}: {entry.info.help or entry.info.type}")
     return cls(**values)
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "local_path",
     "poll",
     "resolve",
+    "version_number",
 ]
 
 log = logging.getLogger("microreg.toolkit")
@@ -82,6 +83,12 @@ async def resolve(host: str, patience: float = 3.0) -> tuple[str, ...]:
     except (OSError, UnicodeError):  # TimeoutError is an OSError
         return ()
     return tuple(sorted({str(each[4][0]) for each in found}))
+
+
+def version_number(text: str) -> tuple[int, ...]:
+    """Major and minor number of a version text, such as ``2.10.3-RC.1`` or ``1.8.7+dfsg1``, as far as they are told."""
+    release = text.partition("-")[0].partition("+")[0]
+    return tuple(int(part) for part in release.split(".")[:2] if part.isdigit())
 
 
 async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -254,9 +254,7 @@ def _expand(text: str, what: str, env: Mapping[str, str]) -> str:
         if match[1] not in env:
             raise ConfigError(f"{what} needs the environment variable {match[1]}, which is not set")
         if _CONTROL.search(env[match[1]]):
-            raise ConfigError(
-                f"{what}: the environment variable {match[1]} contains a control character or line end"
-            )
+            raise ConfigError(f"{what}: the environment variable {match[1]} contains a control character or line end")
         return env[match[1]]
 
     if "${" not in text:

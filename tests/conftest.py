@@ -12,6 +12,8 @@ import pytest
 from hypothesis import settings
 
 import support
+from needs import need
+from networks import Network, network, unavailable
 
 # The machine that runs the tests may be busy: a slow example is no finding, only a wrong one is.
 settings.register_profile("microreg", deadline=None)
@@ -57,3 +59,18 @@ def _run() -> object:
 def _wait_until() -> object:
     """`support.wait_until`, for tests that prefer a fixture to an import."""
     return support.wait_until
+
+
+@pytest.fixture(scope="session")
+def no_networks() -> str:
+    """Why networks of namespaces cannot be made here; empty where they can."""
+    return unavailable()
+
+
+@pytest.fixture
+def net(no_networks: str) -> Iterator[Network]:
+    """An empty network."""
+    if no_networks:
+        need("networks", no_networks)
+    with network() as net:
+        yield net

@@ -57,9 +57,7 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(
-    settings: Settings | None = None, url: str = "memory://", **headers: str
-) -> AsyncGenerator[Serving]:
+async def serving(settings: Settings | None = None, url: str = "memory://", **headers: str) -> AsyncGenerator[Serving]:
     """A registry, the server for it, and a client that sends these headers."""
     async with connect(url) as registry, application(registry, settings) as app:
         transport = httpx.ASGITransport(app)

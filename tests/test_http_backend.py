@@ -235,7 +235,7 @@ def test_a_stream_that_somebody_collects_is_noticed_and_explained() -> None:
     [
         b"event: change\ndata: {}\n\n",
         b"event: change\ndata: [\n\n",
-        b"event: snapshot\ndata: {\"name\":7,\"services\":[]}\n\n",
+        b'event: snapshot\ndata: {"name":7,"services":[]}\n\n',
         b"event: snapshot\ndata: \xff\n\n",
         b"data: " + b"[" * 100_000 + b"\nevent: change\n\n",
     ],
@@ -293,7 +293,11 @@ def test_certificates_that_are_not_good_any_more(name: str, years: int, why: str
 @pytest.mark.parametrize(
     ("scheme", "answer", "why"),
     [
-        ("https", b"HTTP/1.1 400 Bad Request\r\n\r\n", r"TLS: what answers there does not speak it .*; is it http://\?$"),
+        (
+            "https",
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            r"TLS: what answers there does not speak it .*; is it http://\?$",
+        ),
         ("http", b"Hello\r\n\r\n", r"no microreg server \(its answer is no HTTP\)"),
     ],
 )

@@ -396,7 +396,12 @@ def test_capabilities_are_those_of_reading_and_fenced_only_where_all_are() -> No
 
 def test_programs_that_offer_and_call_need_one_string_and_two_rounds() -> None:
     async def main() -> None:
-        strings = ["memory://old", "mirror:memory://old|memory://new", "mirror:memory://new|memory://old", "memory://new"]
+        strings = [
+            "memory://old",
+            "mirror:memory://old|memory://new",
+            "mirror:memory://new|memory://old",
+            "memory://new",
+        ]
         async with microreg.connect("memory://old"), microreg.connect("memory://new"):  # the stores live on
             programs = [Program(number) for number in range(6)]
             for program in programs:

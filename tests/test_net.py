@@ -145,9 +145,7 @@ def test_join_address_refuses_what_split_address_does() -> None:
             join_address(host, port)
 
 
-@pytest.mark.parametrize(
-    "address", ["10.0.0.1:80", "127.0.0.1:80", "[fe80::1%eth0]:80", "localhost:80", "a.b:80"]
-)
+@pytest.mark.parametrize("address", ["10.0.0.1:80", "127.0.0.1:80", "[fe80::1%eth0]:80", "localhost:80", "a.b:80"])
 def test_check_advertised_accepts(address: str) -> None:
     check_advertised(address)
     assert address_problem(address) == ""
@@ -204,9 +202,7 @@ def test_source_address_of_loopback() -> None:
     assert source_address("127.0.0.1") == "127.0.0.1"
 
 
-@pytest.mark.parametrize(
-    "towards", ["", "no such host", "\udc80", "a" * 300, "300.300.300.300:1", "[::1", "x\x00y"]
-)
+@pytest.mark.parametrize("towards", ["", "no such host", "\udc80", "a" * 300, "300.300.300.300:1", "[::1", "x\x00y"])
 def test_source_address_of_nonsense_is_none(towards: str) -> None:
     assert source_address(towards) is None
 
@@ -229,9 +225,7 @@ def test_virtual_interfaces(name: str) -> None:
     assert is_virtual(name)
 
 
-@pytest.mark.parametrize(
-    "name", "eth0 eno1 enp3s0 ens5 en0 wlan0 wlp2s0 bond0 br0 lo team0 Ethernet Wi-Fi".split()
-)
+@pytest.mark.parametrize("name", "eth0 eno1 enp3s0 ens5 en0 wlan0 wlp2s0 bond0 br0 lo team0 Ethernet Wi-Fi".split())
 def test_physical_interfaces(name: str) -> None:
     assert not is_virtual(name)
 

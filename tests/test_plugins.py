@@ -205,7 +205,9 @@ def test_ctrl_c_while_a_plugin_is_imported_ends_the_program(install: Install, gr
         use(group)
 
 
-WRONG = GOOD + """
+WRONG = (
+    GOOD
+    + """
 from dataclasses import dataclass, field
 from microreg.options import Duration
 from microreg.registry import Registry
@@ -251,6 +253,7 @@ for name, options in kinds.items():
     for base in (MemoryRegistry, Layer):
         globals()[f"{base.__name__}With{name}"] = type(f"{base.__name__}With{name}", (base,), {"Options": options})
 """
+)
 OPTIONS = r"its Options is .*; expected a subclass of microreg.url.Options with the decorator @dataclass\(frozen=True"
 
 
@@ -469,9 +472,7 @@ def test_a_hook_plugin_that_ends_the_program_when_imported_is_one_warning(
 
 
 @pytest.mark.parametrize("target", ["plug:missing", "plug:unknown", "plug:arguments", "plug:silent", "nowhere_zz:x"])
-def test_a_broken_hook_plugin_is_one_warning(
-    install: Install, caplog: pytest.LogCaptureFixture, target: str
-) -> None:
+def test_a_broken_hook_plugin_is_one_warning(install: Install, caplog: pytest.LogCaptureFixture, target: str) -> None:
     install("plug", BROKEN, hooks={"sand": target})
     install("plugin2", GOOD, hooks={"sand": "plugin2:hooks"})
     for _ in range(3):

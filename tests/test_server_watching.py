@@ -207,9 +207,13 @@ def test_a_quiet_stream_gives_signs_of_life_that_keep_it_resumable() -> None:
             loop = asyncio.get_running_loop()
             began = loop.time()
             for _ in range(3):
-                await server.http.put("/v1/services/loud/nodes/x?ttl=1h", json={
-                    "name": "loud", "nodes": [{"id": "x", "address": f"10.0.0.1:{int(loop.time() - began) + 1}"}],
-                })
+                await server.http.put(
+                    "/v1/services/loud/nodes/x?ttl=1h",
+                    json={
+                        "name": "loud",
+                        "nodes": [{"id": "x", "address": f"10.0.0.1:{int(loop.time() - began) + 1}"}],
+                    },
+                )
                 heard = len(stream.events)
                 await wait_until(lambda heard=heard: len(stream.events) > heard, timeout=30)
                 assert stream.last == server.app.hub.id.decode()
@@ -337,6 +341,7 @@ def test_while_the_registry_is_away_nobody_is_told_that_all_is_well() -> None:
 def test_there_are_no_more_streams_than_allowed() -> None:
     async def main() -> None:
         async with serving(Settings(max_streams=3, max_per_client=2)) as server:
+
             def from_(client: str) -> Listening:
                 stream = server.watch("name=a")
                 stream.client = client

@@ -22,7 +22,17 @@ from microreg.errors import ConfigError, RegistryTimeout, RegistryUnavailable
 from microreg.events import Change, Reason, Snapshot
 from microreg.model import Service
 from microreg.testing.virtual import VirtualLoop
-from microreg.toolkit import Deadlines, Holding, Holdings, Serial, decode_all, in_thread, local_path, poll
+from microreg.toolkit import (
+    Deadlines,
+    Holding,
+    Holdings,
+    Serial,
+    decode_all,
+    in_thread,
+    local_path,
+    poll,
+    version_number,
+)
 from microreg.url import RegistryURL
 from microreg.watch import Watch
 from strategies import record
@@ -395,3 +405,11 @@ def test_what_expired_is_forgotten_while_others_come() -> None:
             assert note.text == "there"
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("3.5.21", (3, 5)), ("2.10.3-RC.1", (2, 10)), ("1.8.7+dfsg1", (1, 8)), ("1.22.0-rc1+ent", (1, 22)), ("", ())],
+)
+def test_the_number_of_a_version(text: str, number: tuple[int, ...]) -> None:
+    assert version_number(text) == number

@@ -17,9 +17,7 @@ _HEAD_BYTES = 32 * 1024
 _PATIENCE = 10.0
 """Seconds within which they must be there, from the connection or the first byte on; and then the body."""
 
-_TOO_LARGE = Problem(
-    431, "headers_too_large", f"the request line and headers have more than {_HEAD_BYTES} bytes"
-)
+_TOO_LARGE = Problem(431, "headers_too_large", f"the request line and headers have more than {_HEAD_BYTES} bytes")
 
 
 class BoundedProtocol(HttpToolsProtocol):

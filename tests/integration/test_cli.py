@@ -14,11 +14,12 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from functools import partial
 
 import pluggy
 import pytest
 
+from commands import Cli, Result, run_command
 from microreg import Endpoint, Node, Service, Status, codec, hookspecs, plugins
 from microreg.backends.memory import MemoryRegistry
 from microreg.checked import Checked
@@ -54,31 +55,10 @@ NEWER = Service("greeter", "2.0", nodes=[Node("10.0.0.3:80", id="c", status=Stat
 HOSTILE = Service("[red]evil", "\x1b[31m1", nodes=[Node("10.0.0.9:80", id="z", metadata={"k": "\x1b]0;x\x07\n[/]"})])
 
 
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> object:
-        return json.loads(self.out)
-
-
-Cli = Callable[..., Result]
-
-
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
     """Runs a command in this process, in a pipe."""
-
-    def run(*arguments: str) -> Result:
-        code = main(arguments)
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err + captured.out
-        return Result(code, captured.out, captured.err)
-
-    return run
+    return partial(run_command, capsys)
 
 
 @pytest.fixture

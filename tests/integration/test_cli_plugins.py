@@ -6,15 +6,15 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from commands import Cli, Result, run_command
 from microreg import plugins
 from microreg.backends.mdns.interfaces import Choice, Link
-from microreg.cli import main
 
 pytest.importorskip("typer")
 
@@ -75,33 +75,17 @@ DETAILS = ("option", "about")
 """The first word of the lines that tell more of the plugin before."""
 
 
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[list[str]]:
-        return [line.split("\t") for line in self.out.splitlines()]
-
-    def of(self, name: str) -> list[list[str]]:
-        return [cells for cells in self.lines if cells[1] == name]
+def of(result: Result, name: str) -> list[list[str]]:
+    """The lines of this name."""
+    return [cells for cells in result.lines if cells[1] == name]
 
 
-Cli = Callable[..., Result]
 Install = Callable[..., None]
 
 
 @pytest.fixture(name="cli")
 def _cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    def run(*arguments: str) -> Result:
-        code = main(["plugins", *arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err + captured.out
-        return Result(code, captured.out, captured.err)
-
-    return run
+    return partial(run_command, capsys, "plugins")
 
 
 @pytest.fixture(name="install")
@@ -136,9 +120,9 @@ def test_what_ships_with_microreg_is_listed_with_its_options(cli: Cli) -> None:
     assert ["backend", "mdns://", "microreg", "0.1.0", "microreg.backends.mdns:MdnsRegistry", "ok"] in result.lines
     assert ["strategy", "random", "microreg", "0.1.0", "microreg.selector.strategies:random", "ok"] in result.lines
     assert ["filter", "version", "microreg", "0.1.0", "microreg.selector.filters:version", "ok"] in result.lines
-    settle = next(cells for cells in result.of("mdns://") if cells[2] == "settle")
+    settle = next(cells for cells in of(result, "mdns://") if cells[2] == "settle")
     assert settle[0] == "option" and settle[3:6] == ["duration", "0.3s", "-"]
-    assert any(cells[2].startswith("cache.") for cells in result.of("cache+"))
+    assert any(cells[2].startswith("cache.") for cells in of(result, "cache+"))
 
 
 def test_plugins_of_others(cli: Cli, install: Install) -> None:
@@ -146,10 +130,10 @@ def test_plugins_of_others(cli: Cli, install: Install) -> None:
     install("plug_a", GOOD, groups | {"microreg": {"listening": "plug_a:hooks"}})
     result = cli()
     assert result.code == 0
-    assert result.of("mine://")[0] == ["backend", "mine://", "plug_a", "1.5", "plug_a:Mine", "ok"]
-    assert result.of("mine://")[-1] == ["about", "mine://", "weather", "fine\\tand dry"]
-    assert result.of("loud+")[-1][2:] == ["loud.token", "text", "-", "secret", "what opens the door"]
-    assert result.of("listening") == [["hook", "listening", "plug_a", "1.5", "plug_a:hooks", "ok"]]
+    assert of(result, "mine://")[0] == ["backend", "mine://", "plug_a", "1.5", "plug_a:Mine", "ok"]
+    assert of(result, "mine://")[-1] == ["about", "mine://", "weather", "fine\\tand dry"]
+    assert of(result, "loud+")[-1][2:] == ["loud.token", "text", "-", "secret", "what opens the door"]
+    assert of(result, "listening") == [["hook", "listening", "plug_a", "1.5", "plug_a:hooks", "ok"]]
     assert "loaded" not in result.out, "what a plugin prints is no part of the output"
     assert "hunter2" not in result.out + result.err
     told = {(each["kind"], each["name"]): each for each in json.loads(cli("--json").out)["plugins"]}
@@ -218,10 +202,10 @@ def test_two_plugins_of_one_name_are_a_conflict(
     install("plug_d", GOOD, {f"microreg.{group}": {"mine": f"plug_d:{target}", "other": f"plug_d:{target}", **same}})
     result = cli()
     conflict = "conflict: {0} ({0}:{1}) provides 'mine' too; uninstall one of them"
-    found = {cells[2]: cells[-1] for cells in result.of(shown.format("mine"))}
+    found = {cells[2]: cells[-1] for cells in of(result, shown.format("mine"))}
     assert found == {"plug_c": conflict.format("plug_d", target), "plug_d": conflict.format("plug_c", target)}
     for name, distributions in (("other", ["plug_d"]), ("same", ["plug_c", "plug_d"])):
-        rows = [cells for cells in result.of(shown.format(name)) if cells[0] not in DETAILS]
+        rows = [cells for cells in of(result, shown.format(name)) if cells[0] not in DETAILS]
         assert [(cells[2], cells[-1]) for cells in rows] == [(each, "ok") for each in distributions]
     assert result.code == 1
 

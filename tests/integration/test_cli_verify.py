@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 
+from commands import Result, run_command
 from microreg.backends.memory import MemoryRegistry
-from microreg.cli import main
 from microreg.errors import PermissionDenied, RegistryUnavailable
 from microreg.model import Service
 
@@ -20,23 +19,13 @@ FAST = ("--check", "get.sorted", "--check", "list.sorted")
 SKIPPED = ("--check", "watch.notices-silence")
 
 
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-
 Verify = Callable[..., Result]
 
 
 @pytest.fixture(name="verify")
 def _verify(capsys: pytest.CaptureFixture[str]) -> Verify:
     def run(*arguments: str, url: str = "memory://verified") -> Result:
-        code = main(["verify", url, "--patience", "200ms", *arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err + captured.out
-        return Result(code, captured.out, captured.err)
+        return run_command(capsys, "verify", url, "--patience", "200ms", *arguments)
 
     return run
 

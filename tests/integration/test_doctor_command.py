@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from commands import Cli, run_command
 from doctoring import absent, doctor, found, well
 from microreg import plugins
 from microreg.backends.http import HttpRegistry
 from microreg.backends.http import examination as http
 from microreg.backends.memory import MemoryRegistry
-from microreg.cli import main
 from microreg.connect import connect
 from microreg.findings import Finding, Kind, Severity
 from microreg.testing import Proxy, ServerProcess
@@ -28,25 +28,9 @@ pytest.importorskip("typer")
 SECRET = "correct-horse-battery"
 
 
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Result]
-
-
 @pytest.fixture(name="cli")
 def _cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    def call(*arguments: str) -> Result:
-        code = main(["doctor", *arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err + captured.out
-        return Result(code, captured.out, captured.err)
-
-    return call
+    return partial(run_command, capsys, "doctor")
 
 
 @pytest.fixture(scope="module")

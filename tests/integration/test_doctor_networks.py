@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 from doctoring import absent, found
 from microreg.findings import Finding, Severity
 from needs import need
-from networks import Host, Network, Program, network, unavailable
+from networks import Host, Network, Program
 from support import run, wait_until
 
 PROGRAM = Path(__file__).with_name("doctor_host.py")
 MDNS = "mdns://?settle=50ms"
-
-
-@pytest.fixture(scope="module")
-def possible() -> str:
-    return unavailable()
-
-
-@pytest.fixture
-def net(possible: str) -> Iterator[Network]:
-    if possible:
-        need("networks", possible)
-    with network() as net:
-        yield net
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
+import socket
 import ssl
 import textwrap
 import threading
@@ -140,10 +141,11 @@ def web(count: int = 1, **options: Any) -> Generator[list[Web]]:
 
 
 @pytest.fixture(name="nobody")
-def _nobody() -> str:
-    """An address at which nobody answers."""
-    with Web() as server:
-        return server.address
+def _nobody() -> Iterator[str]:
+    """An address at which nobody answers, and which no other server gets."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{bound.getsockname()[1]}"
 
 
 # -- what is asked, and where ------------------------------------------------------------------------------------------

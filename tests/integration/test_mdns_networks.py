@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -11,26 +11,12 @@ from typing import Any
 
 import pytest
 
-from needs import need
-from networks import Host, Network, Port, Program, Segment, network, unavailable
+from networks import Host, Network, Port, Program, Segment
 from support import run, wait_until
 
 PROGRAM = Path(__file__).with_name("mdns_host.py")
 TTL = 2
 PORT = 8080
-
-
-@pytest.fixture(scope="module")
-def possible() -> str:
-    return unavailable()
-
-
-@pytest.fixture
-def net(possible: str) -> Iterator[Network]:
-    if possible:
-        need("networks", possible)
-    with network() as net:
-        yield net
 
 
 @asynccontextmanager

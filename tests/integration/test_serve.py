@@ -61,8 +61,11 @@ def test_without_options_it_serves_memory_on_loopback() -> None:
     done = subprocess.run([*MICROREG, "serve", "--help"], capture_output=True, text=True, timeout=30, env=clean_env())
     assert "127.0.0.1:4214" in done.stdout and "memory://" in done.stdout
     process = subprocess.Popen(
-        [*MICROREG, "serve", "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, env=clean_env(MICROREG_REGISTRY="static://a=10.0.0.1:80"),
+        [*MICROREG, "serve", "--listen", "127.0.0.1:0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean_env(MICROREG_REGISTRY="static://a=10.0.0.1:80"),
     )
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -102,7 +105,10 @@ def test_what_it_cannot_do_it_says_at_once(arguments: list[str], code: int, text
 def test_a_port_that_is_taken(server: ServerProcess) -> None:
     done = subprocess.run(
         [*MICROREG, "serve", "--listen", f"127.0.0.1:{server.port}"],
-        capture_output=True, text=True, timeout=30, env=clean_env(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=clean_env(),
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert f"cannot listen on 127.0.0.1, port {server.port}" in done.stderr
@@ -113,7 +119,9 @@ def test_it_ends_in_order(number: signal.Signals) -> None:
     """Streams end at once, a request that is open is answered, and nobody new is let in."""
     port = free_port()
     process = subprocess.Popen(
-        [*MICROREG, "serve", "--listen", f"127.0.0.1:{port}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [*MICROREG, "serve", "--listen", f"127.0.0.1:{port}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env=clean_env(),
     )
     assert process.stdout is not None

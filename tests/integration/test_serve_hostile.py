@@ -65,7 +65,8 @@ BODIES = {
     "a long name": json.dumps({"name": "a" * 100_000, "id": "a" * 100_000}).encode(),
     "many keys": json.dumps({f"k{number}": number for number in range(20_000)}).encode(),
     "many nodes": b'{"name":"a","nodes":['
-    + b",".join(b'{"id":"x%d","address":"h:1"}' % n for n in range(5_000)) + b"]}",
+    + b",".join(b'{"id":"x%d","address":"h:1"}' % n for n in range(5_000))
+    + b"]}",
     "too much": b'{"name":"' + b"a" * 200_000 + b'"}',
     "more behind it": b'{"name":"a"} {"name":"b"}',
 }

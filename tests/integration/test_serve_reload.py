@@ -87,9 +87,10 @@ def test_a_new_certificate_is_shown_to_new_connections_and_the_old_ones_go_on(tm
 
     def shown(port: int) -> bytes:
         context = ssl.create_default_context(cafile=both)
-        with socket.create_connection(("127.0.0.1", port), 10) as raw, context.wrap_socket(
-            raw, server_hostname="localhost"
-        ) as connection:
+        with (
+            socket.create_connection(("127.0.0.1", port), 10) as raw,
+            context.wrap_socket(raw, server_hostname="localhost") as connection,
+        ):
             return connection.getpeercert(binary_form=True) or b""
 
     async def main(server: ServerProcess) -> None:

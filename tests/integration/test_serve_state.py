@@ -96,9 +96,7 @@ def test_whenever_it_is_killed_nothing_is_lost_that_was_acknowledged_a_second_be
 def serve(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """The end of a server that cannot start."""
     command = [sys.executable, "-m", "microreg", "serve", "--listen", "127.0.0.1:0", *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=30, check=False, cwd=folder, env=clean_env()
-    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, cwd=folder, env=clean_env())
     assert "Traceback" not in done.stderr
     return done
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import pytest
 
+from commands import Cli, run_command
 from microreg import Node, Service, Status, connect
-from microreg.cli import main
 from microreg.cli.why import BLIND
 from microreg.testing import Proxy
 from servers import microreg_server
@@ -28,29 +26,9 @@ NODES = (
 )
 
 
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Cli = Callable[..., Result]
-
-
 @pytest.fixture(name="why")
 def _why(capsys: pytest.CaptureFixture[str]) -> Cli:
-    def call(*arguments: str) -> Result:
-        code = main(["why", *arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err + captured.out
-        return Result(code, captured.out, captured.err)
-
-    return call
+    return partial(run_command, capsys, "why")
 
 
 def words(text: str) -> list[str]:

@@ -18,7 +18,7 @@ from microreg.findings import (
     clock_by_date,
 )
 from microreg.net import interfaces
-from microreg.toolkit import resolve
+from microreg.toolkit import resolve, version_number
 from microreg_consul.client import Client
 
 __all__ = ["examine"]
@@ -65,7 +65,7 @@ def _of_agent(who: str, told: Mapping[str, object], has_token: bool) -> Iterator
     settings, details = (cast("Mapping[str, object]", told.get(key) or {}) for key in ("Config", "DebugConfig"))
     version = str(settings.get("Version", ""))
     yield SERVER_VERSION(f"{who} is Consul {version}, datacenter {settings.get('Datacenter')}")
-    number = tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit())
+    number = version_number(version)
     if number < _OLDEST:
         yield SERVER_OLD(f"{who} is Consul {version}; tested are 1.8 and newer")
     if number < _SAYS and (has_token or details.get("ACLsEnabled")):

@@ -20,6 +20,7 @@ from microreg.findings import (
 )
 from microreg.net import split_address
 from microreg.tls import client_context
+from microreg.toolkit import version_number
 from microreg.url import TLSOptions
 from microreg_etcd.client import Client
 from microreg_etcd.endpoints import Endpoint
@@ -83,8 +84,7 @@ def _is_error(answer: object) -> bool:
 
 def _of_member(where: str, status: rpc.StatusResponse) -> Iterator[Finding]:
     yield SERVER_VERSION(f"etcd at {where} is etcd {status.version}")
-    version = tuple(int(part) for part in status.version.split("-")[0].split(".")[:2] if part.isdigit())
-    if version < _OLDEST:
+    if version_number(status.version) < _OLDEST:
         yield SERVER_OLD(f"etcd at {where} is etcd {status.version}; tested are 3.4 and newer")
     if not status.leader:
         yield NO_LEADER(f"etcd at {where} knows no leader")

@@ -10,6 +10,7 @@ from typing import cast
 
 from microreg.errors import RegistryError
 from microreg.findings import SERVER_OLD, SERVER_VERSION, SETTLE_SHORT, Finding, Kind, Severity, clock
+from microreg.toolkit import version_number
 from microreg_nats.bucket.api import Answer, call, number
 from microreg_nats.bucket.stream import Bucket
 from microreg_nats.connection import Connection
@@ -56,7 +57,7 @@ async def of_bucket(
     except RegistryError:
         return ()
     found = list(_of_server(session))
-    if _version(session) < _OLDEST:
+    if version_number(str(session.client.info("version"))) < _OLDEST:
         return (*found, SERVER_OLD(f"NATS at {session.where}: nats:// needs nats-server 2.11 or newer"))
     try:
         info = await call(session, f"STREAM.INFO.{bucket.stream}", {})
@@ -112,8 +113,3 @@ def _of_clock(session: Session, info: Answer, ours: float) -> Iterator[Finding]:
     except ValueError:
         return
     yield clock(f"NATS at {session.where}", theirs.timestamp(), ours)
-
-
-def _version(session: Session) -> tuple[int, ...]:
-    text = str(session.client.info("version"))
-    return tuple(int(part) for part in text.split("-")[0].split(".")[:2] if part.isdigit())

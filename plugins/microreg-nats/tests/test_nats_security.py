@@ -43,10 +43,7 @@ MAKER = [*PROGRAM, _API + "STREAM.CREATE.KV_microreg"]
 
 def user(name: str, publish: list[str], inbox: str = "_INBOX.>") -> str:
     allowed = ", ".join(f'"{subject}"' for subject in publish)
-    return (
-        f'{{ user: {name}, password: "{SECRET}", '
-        f'permissions: {{ publish: [{allowed}], subscribe: ["{inbox}"] }} }}'
-    )
+    return f'{{ user: {name}, password: "{SECRET}", permissions: {{ publish: [{allowed}], subscribe: ["{inbox}"] }} }}'
 
 
 @pytest.fixture(scope="module")

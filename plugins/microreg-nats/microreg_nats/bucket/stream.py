@@ -10,6 +10,7 @@ from math import inf
 from typing import TypeVar, cast
 
 from microreg.errors import ConfigError, PermissionDenied, RecordTooLarge, RegistryUnavailable, Unsupported
+from microreg.toolkit import version_number
 from microreg.url import RegistryURL
 from microreg_nats.bucket.api import Refused, answer, call, number, without_jetstream
 from microreg_nats.bucket.batches import Batches, Found
@@ -271,8 +272,7 @@ def _subjects(config: dict[str, object]) -> list[str]:
 
 def _check_version(session: Session) -> None:
     text = str(session.client.info("version"))
-    version = tuple(int(part) for part in text.split("-")[0].split(".")[:2] if part.isdigit())
-    if version < _VERSION:
+    if version_number(text) < _VERSION:
         raise Unsupported(
             f"NATS at {session.where} is nats-server {text}, which knows no time to live for a single key; nats:// "
             "needs 2.11 or newer. nats-pubsub:// works with any"
