@@ -202,6 +202,7 @@ def test_a_harness_offers_its_faults_and_the_registrys_capabilities() -> None:
 
     assert Harness("memory://kit").faults.offered == {"kill", "wipe"}
     assert Harness("memory://kit", faults=Wiper()).offers == {"wipe", *CAPABILITIES}
+    assert not Harness("mirror:static://a=10.0.0.1:80|memory://kit").faults.offered  # a part is not the whole
     assert Faults().offered == frozenset()
     assert harness_of(FaultyMemory).faults.offered == FAULTS
 
