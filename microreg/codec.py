@@ -1,7 +1,8 @@
 """The one JSON form of a Service: exactly go-micro's object, plus a node's ``status`` when it is not passing.
 
 Decoding is lenient: any key order, unknown keys ignored, null for empty, sizes and depth bounded.
-Equal endpoint lists and service metadata are decoded once and shared between nodes.
+Equal endpoint lists and metadata are shared between nodes: that takes less memory, and leaves the collector of garbage
+next to nothing to look at, however many nodes there are.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ _SHARED = 16 * 1024
 _NODES = b',"nodes":['
 _HEADS = 1024
 _KEY = 96
+_METADATA = 4096
+_METADATA_LENGTH = 512
 
 _Raw = msgspec.Raw
 _NULL = msgspec.Raw(b"null")
@@ -93,6 +96,7 @@ _decode_endpoints = msgspec.json.Decoder(list[_Endpoint | None] | None).decode
 _decode_metadata = msgspec.json.Decoder(_Pairs | None).decode
 _STATUS = {str(status): status for status in Status}
 _heads: dict[tuple[int, bytes], tuple[bytes, Service]] = {}
+_metadata_of_nodes: dict[tuple[str, ...], FrozenDict] = {}
 _ESCAPES = tuple((char.encode(), rb"\u%04x" % ord(char)) for char in "&<>\u2028\u2029")
 
 
@@ -206,8 +210,22 @@ def _node(wire: _Node) -> Node:
 
 
 def _plain(wire: _PlainNode) -> Node:
-    metadata = FrozenDict(wire.metadata) if wire.metadata else EMPTY
+    metadata = _shared(wire.metadata) if wire.metadata else EMPTY
     return Node(wire.address, id=lenient_text(wire.id, "node id"), metadata=metadata, status=wire.status)
+
+
+def _shared(metadata: dict[str, str]) -> FrozenDict:
+    """The metadata of a node, as one object for all that have the same, where these are short and not too many."""
+    key = (*metadata.values(),)
+    known = _metadata_of_nodes.get(key)
+    if known == metadata:
+        return known
+    found = FrozenDict(metadata)
+    if sum(map(len, metadata)) + sum(map(len, key)) <= _METADATA_LENGTH:
+        if len(_metadata_of_nodes) >= _METADATA:
+            _metadata_of_nodes.clear()
+        _metadata_of_nodes[key] = found
+    return found
 
 
 def _strings(pairs: _Pairs | None) -> FrozenDict:

@@ -244,6 +244,23 @@ def test_equal_endpoints_and_metadata_are_one_object() -> None:
     assert decode(encode(record())).metadata is EMPTY or decode(encode(record())).metadata == EMPTY
 
 
+def zoned(id: str, **metadata: str) -> Service:
+    return decode(encode(Service("x", nodes=[Node("h:1", id=id, metadata=metadata)])))
+
+
+def test_equal_metadata_of_nodes_are_one_object() -> None:
+    first, second = (zoned(id, zone="a", rack="1").nodes[0] for id in "ab")
+    assert first.metadata is second.metadata
+    assert zoned("a", zone="a", host="1").nodes[0].metadata == {"zone": "a", "host": "1"}  # the same values
+    assert first.metadata == {"zone": "a", "rack": "1"}
+
+
+def test_metadata_of_more_nodes_than_are_remembered() -> None:
+    for _ in range(2):
+        for number in range(5_000):
+            assert zoned("a", pod=f"{number}").nodes[0].metadata == {"pod": f"{number}"}
+
+
 HEADS = [
     '{"name":"x","version":"1"',
     '{"name":"x","version":"2"',
@@ -295,3 +312,7 @@ def test_what_is_large_is_not_kept() -> None:
     first, second = decode(encode(service)), decode(encode(service))
     assert first == second
     assert first.metadata is not second.metadata
+    for metadata in ({"a": "y" * 600}, {"k" * 600: ""}):
+        one, other = zoned("a", **metadata), zoned("a", **metadata)
+        assert one == other
+        assert one.nodes[0].metadata is not other.nodes[0].metadata
