@@ -23,7 +23,7 @@ from microreg.rules import DEFAULT_TTL, check_name, check_removal, check_service
 from microreg.translation import translate
 from microreg.watch import Tally, Watch
 
-__all__ = ["Checked", "WatchStatistics"]
+__all__ = ["Checked", "WatchStatistics", "patience"]
 
 T = TypeVar("T")
 
@@ -266,8 +266,7 @@ class Checked(Layer):
                 raise RegistryTimeout(
                     f"{verb}: {self.url} did not answer within {self.options.timeout:g} s (option timeout)"
                 ) from error
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            if isinstance(error, asyncio.CancelledError) and process.cancelling():
                 raise
             if (translated := self._translate(error, verb)) is not error:
                 raise translated from error
@@ -275,6 +274,11 @@ class Checked(Layer):
 
     def _translate(self, error: BaseException, verb: str = "watch") -> RegistryError:
         return translate(error, self.inner.errors, self.url, verb)
+
+
+def patience(registry: Registry) -> float:
+    """Seconds that a call of this registry may take: the ``timeout`` option of what its layers are around."""
+    return (registry.unwrap(Checked) or registry).options.timeout
 
 
 async def _all(calls: Sequence[Callable[[], Awaitable[None]]]) -> list[BaseException | None]:

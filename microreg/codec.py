@@ -25,11 +25,16 @@ MAX_DECODED = 1024 * 1024
 MAX_DEPTH = 16
 """Levels of nested request and response values."""
 _SHARED = 16 * 1024
+"""Bytes of endpoints, service metadata, or a head (what stands before the nodes) up to which they are kept."""
 _NODES = b',"nodes":['
 _HEADS = 1024
+"""So many heads are kept; then it begins anew."""
 _KEY = 96
+"""Bytes of a head by which it is found: enough to tell name and version, and cheap to hash."""
 _METADATA = 4096
+"""So many metadata of nodes are kept; then it begins anew."""
 _METADATA_LENGTH = 512
+"""Characters of a node's metadata up to which they are kept."""
 
 _Raw = msgspec.Raw
 _NULL = msgspec.Raw(b"null")
@@ -218,7 +223,7 @@ def _shared(metadata: dict[str, str]) -> FrozenDict:
     """The metadata of a node, as one object for all that have the same, where these are short and not too many."""
     key = (*metadata.values(),)
     known = _metadata_of_nodes.get(key)
-    if known == metadata:
+    if known is not None and known == metadata:
         return known
     found = FrozenDict(metadata)
     if sum(map(len, metadata)) + sum(map(len, key)) <= _METADATA_LENGTH:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Literal, TypeVar
 
 from microreg import options as config
-from microreg.checked import Checked
+from microreg.checked import patience
 from microreg.errors import (
     ConfigError,
     PermissionDenied,
@@ -34,7 +34,8 @@ R = TypeVar("R", bound=Registry)
 _SLACK = 2.0
 """Seconds that a composite has more than its slowest part, so that the part says itself that it is late."""
 _REFUSALS = 1000
-_WEIGHTS: Mapping[type[RegistryError], int] = {
+"""So many refusals of one part are remembered."""
+_WEIGHTS: Mapping[type, int] = {
     ServiceNotFound: 0,
     Unsupported: 1,
     RegistryError: 2,
@@ -43,7 +44,6 @@ _WEIGHTS: Mapping[type[RegistryError], int] = {
     RegistryUnavailable: 5,
 }
 """How telling an error is where none of several registries could help."""
-
 
 _ANSWERS = Kind("part.answers", Severity.OK, "a part of mirror: or fallback: answers")
 _SILENT = Kind(
@@ -150,7 +150,7 @@ class Composite(Registry):
         self._refuse_twins()
         self.capabilities = frozenset[str].intersection(*(each.capabilities for each in registries))
         if "timeout" not in url.options:
-            longest = max(_timeout(each) for each in registries)
+            longest = max(map(patience, registries))
             self.options = replace(options, timeout=config.Duration(longest + _SLACK))
 
     async def open(self) -> None:
@@ -228,10 +228,4 @@ def _kind(error: RegistryError) -> type[RegistryError]:
 
 
 def _weight(error: RegistryError) -> int:
-    falling = (RegistryTimeout, RegistryUnavailable, PermissionDenied, Unsupported, ServiceNotFound, RegistryError)
-    return _WEIGHTS[next(kind for kind in falling if isinstance(error, kind))]
-
-
-def _timeout(registry: Registry) -> float:
-    checked = registry.unwrap(Checked)
-    return registry.options.timeout if checked is None else checked.options.timeout
+    return next(_WEIGHTS[cls] for cls in type(error).__mro__ if cls in _WEIGHTS)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from microreg.registry import Registry
     from microreg.url import RegistryURL
 
-__all__ = ["DEFAULT_URL", "connect"]
+__all__ = ["DEFAULT_URL", "config_string", "connect"]
 
 DEFAULT_URL = "mdns://"
 """Used when neither an argument nor ``$MICROREG_REGISTRY`` says otherwise."""
@@ -25,9 +27,27 @@ def connect(url: str | RegistryURL | None = None) -> Registry:
     from microreg.url import RegistryURL
 
     if url is None:
-        url = os.environ.get("MICROREG_REGISTRY") or DEFAULT_URL
+        with config_string() as found:
+            return connect(found)
     parsed = url if isinstance(url, RegistryURL) else RegistryURL.parse(url)
     return plugins.wrap(_built(parsed), parsed)
+
+
+@contextmanager
+def config_string(given: str | None = None) -> Generator[str, None, None]:
+    """The config string to use: ``given`` unless None, else ``$MICROREG_REGISTRY``, else ``mdns://``.
+
+    A ConfigError that is raised within names the environment variable, where the string came from there.
+    """
+    from microreg.errors import ConfigError
+
+    variable = os.environ.get("MICROREG_REGISTRY") if given is None else None
+    try:
+        yield variable or DEFAULT_URL if given is None else given
+    except ConfigError as error:
+        if not variable:
+            raise
+        raise ConfigError(f"$MICROREG_REGISTRY: {error}") from error.__cause__
 
 
 def _built(url: RegistryURL) -> Registry:

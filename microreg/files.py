@@ -16,7 +16,9 @@ from pathlib import Path
 __all__ = ["locked", "read_own", "set_aside", "write_whole"]
 
 _ASIDE = 9
+"""So many files that could not be used are kept."""
 _TRIES, _PAUSE = 20, 0.05
+"""How often a lock is asked for, and the seconds in between: a second in all."""
 _OPEN: int = getattr(os, "O_NONBLOCK", 0)  # a pipe by that name would hold the thread for ever
 
 

@@ -108,6 +108,7 @@ SETTLE_SHORT = Kind(
 )
 
 _TOLERANCE = 2.0
+"""Seconds by which clocks may differ."""
 
 
 def clock(who: str, theirs: float, ours: float, *, precision: float = 0.5) -> Finding:

@@ -13,6 +13,7 @@ K = TypeVar("K", bound=Hashable)
 H = TypeVar("H", bound="Holding")
 
 _FEW = 64
+"""So many nodes are remembered before any is looked at whether it can be forgotten."""
 _FORGET = 60.0
 """Seconds after its end for which a node is remembered at least."""
 

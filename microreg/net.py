@@ -46,7 +46,6 @@ _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhos
 
 _IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-
 _OCTET = r"(?:[0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])"
 _UNICAST = r"(?:[1-9]|[1-9][0-9]|1[0-9]{2}|2[01][0-9]|22[0-3])"
 _COMMON = re.compile(rf"{_UNICAST}(?:\.{_OCTET}){{3}}:(?:[1-9][0-9]{{0,3}}|[1-5][0-9]{{4}})")
@@ -108,7 +107,7 @@ def _text(ip: str | tuple[str, int, int], interface: str) -> str:
     if isinstance(ip, str):
         return ip
     text, _, scope = ip
-    zone = {"nt": str(scope)}.get(os.name, interface)
+    zone = {"nt": str(scope)}.get(os.name, interface)  # a type checker believes to know what os.name is
     return f"{text}%{zone}" if ipaddress.IPv6Address(text).is_link_local and "%" not in text else text
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "Size",
     "TLSOptions",
     "describe_options",
+    "duration_text",
     "is_secret",
     "option",
     "parse_duration",
@@ -64,6 +65,13 @@ def parse_duration(text: str) -> Duration:
     if not math.isfinite(seconds):
         raise ConfigError(f"expected {_DURATION}, got {shortened(text)}")
     return Duration(seconds)
+
+
+def duration_text(seconds: float) -> str:
+    """How long something took, for people: ``12.3 ms``, ``1.5 s``."""
+    if seconds < 0.9995:  # else it would be 1e+03 ms
+        return f"{seconds * 1000:.3g} ms"
+    return f"{seconds:.3g} s" if seconds < 99.5 else f"{seconds:.0f} s"
 
 
 def parse_size(text: str) -> Size:

@@ -29,6 +29,7 @@ DEFAULT_TTL = 15.0
 """Seconds that a record lives without renewal, unless told otherwise."""
 MIN_TTL = 1.0
 MAX_TTL = 86_400.0
+"""Seconds: one day."""
 
 LONGEST_NAME = 63
 """Characters of a name, or of an id, that may be registered."""
@@ -130,7 +131,7 @@ def _check_text(text: str, what: str) -> None:
         size = len(text.encode())
     except UnicodeEncodeError:
         raise InvalidService(f"{what} contains a lone surrogate; expected valid Unicode text") from None
-    if size > _MAX_TEXT or not (text.isprintable()):
+    if size > _MAX_TEXT or not text.isprintable():
         raise InvalidService(f"{what} {text[:80]!r}: expected at most {_MAX_TEXT} bytes of printable text")
 
 

@@ -46,7 +46,9 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
 _SHORTEST = 0.01
+"""Seconds between two readings of a store that is polled, at least."""
 _AT_ONCE = 500
+"""Deadlines that are called in one turn of the loop."""
 
 
 async def poll(
@@ -214,7 +216,7 @@ class Deadlines(Generic[K]):
         self._timer = None
         now = self._loop.time() + 1e-6
         try:
-            for _ in range(_AT_ONCE):  # where thousands are due, others get their turn in between
+            for _ in range(_AT_ONCE):  # others get their turn in between
                 if not self._heap or self._heap[0][0] > now:
                     break
                 _, _, key = heapq.heappop(self._heap)

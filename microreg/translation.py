@@ -10,7 +10,7 @@ from microreg.errors import PermissionDenied, RegistryError, RegistryTimeout, Re
 from microreg.options import is_secret
 from microreg.url import RegistryURL
 
-__all__ = ["ErrorMap", "translate"]
+__all__ = ["ErrorMap", "translate", "unexpected"]
 
 ErrorMap = Mapping[type[Exception], type[RegistryError]]
 """What a backend says of its client library: which exception means which error."""
@@ -33,6 +33,15 @@ def translate(error: BaseException, known: ErrorMap, url: RegistryURL, verb: str
     maps = (known, _BUILTIN)
     kind = next((errors[cls] for errors in maps for cls in type(error).__mro__ if cls in errors), RegistryError)
     found = kind(f"{verb}: {url}: {type(error).__name__}: {_masked(str(error), url)}")
+    found.__cause__ = error
+    return found
+
+
+def unexpected(error: BaseException, where: object = "") -> RegistryError:
+    """A plain RegistryError for what nobody has foreseen, with ``error`` as its cause; one of the tree stays itself."""
+    if isinstance(error, RegistryError):
+        return error
+    found = RegistryError(f"{where}{': ' if where else ''}{type(error).__name__}: {error}")
     found.__cause__ = error
     return found
 

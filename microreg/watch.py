@@ -32,6 +32,7 @@ from microreg.errors import (
     WrongLoop,
 )
 from microreg.events import Action, Change, Event, Reason, Snapshot
+from microreg.translation import unexpected
 
 __all__ = ["HOPELESS", "Source", "Tally", "Watch", "reading"]
 
@@ -44,11 +45,15 @@ HOPELESS = (ConfigError, InvalidService, RegistryClosed, Unsupported, WrongLoop)
 """Errors that calling again does not heal, however long one waits."""
 
 _FIRST_SNAPSHOT = 20.0
+"""Seconds after which a source that says nothing at all is opened again."""
 _BACKOFF_BASE = 0.1
 _BACKOFF_CAP = 10.0
 _BACKOFF_FLOOR = 0.05
+"""Seconds that a lost source is left alone at least, however the dice fall."""
 _STABLE = 5.0
+"""Seconds after which a source that is lost again has not failed in a row."""
 _STEP = 500
+"""Nodes that are gone through before others of the loop get their turn."""
 
 _reading: ContextVar[Callable[[], Watch | None]] = ContextVar("microreg.watch", default=lambda: None)
 """The watch whose source runs here; a weak reference, since tasks that a source starts inherit it."""
@@ -71,14 +76,6 @@ def _nobody() -> None:
     """Nobody wants to hear of it."""
 
 
-def _as_is(error: Exception) -> RegistryError:
-    if isinstance(error, RegistryError):
-        return error
-    found = RegistryError(f"{type(error).__name__}: {error}")
-    found.__cause__ = error
-    return found
-
-
 class Watch:
     """``async with registry.watch("greeter") as events: async for event in events: ...``
 
@@ -98,7 +95,7 @@ class Watch:
         source: Source,
         name: str | None = None,
         *,
-        translate: Callable[[Exception], RegistryError] = _as_is,
+        translate: Callable[[Exception], RegistryError] = unexpected,
         rng: random.Random | None = None,
     ) -> None:
         self.source = source

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
 
 import microreg
-import support
 from microreg.announce.announcement import Announcement, State
 from microreg.backends.memory import MemoryRegistry
 from microreg.checked import Checked
@@ -17,15 +15,9 @@ from microreg.events import Action, Change, Reason
 from microreg.model import Node, Service, Status
 from microreg.options import Options
 from microreg.registry import Registry
-from microreg.testing.virtual import VirtualLoop
 from microreg.url import RegistryURL
 
-T = TypeVar("T")
 Fault = Callable[[str, Service], Awaitable[None]]
-
-
-def run(main: Coroutine[object, object, T]) -> T:
-    return support.run(main, timeout=None, loop_factory=VirtualLoop)
 
 
 class Store(MemoryRegistry):

@@ -10,24 +10,17 @@ from typing import TypeVar
 
 import pytest
 
-import support
 from microreg.backends.memory import MemoryRegistry
 from microreg.checked import Checked
 from microreg.events import Change, Snapshot
 from microreg.layers.cache import CacheLayer, CacheOptions
 from microreg.model import Node, Service
 from microreg.options import Options
-from microreg.testing.virtual import VirtualLoop
 from microreg.url import RegistryURL, parse_options
 from microreg.watch import Watch
 from support import wait_until
 
 T = TypeVar("T")
-
-
-def run(main: Coroutine[object, object, T]) -> T:
-    """Run in virtual time."""
-    return support.run(main, timeout=None, loop_factory=VirtualLoop)
 
 
 class Store(MemoryRegistry):

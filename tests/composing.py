@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Literal, TypeVar
+from typing import Literal
 
-import support
 from microreg.checked import Checked
 from microreg.errors import RegistryError
 from microreg.layers.fallback import FallbackOptions, FallbackRegistry
@@ -19,17 +18,13 @@ from microreg.registry import Registry
 from microreg.rules import DEFAULT_TTL
 from microreg.testing.faulty import FaultyMemory
 from microreg.testing.line import Line
-from microreg.testing.virtual import VirtualLoop
 from microreg.url import RegistryURL
 
-__all__ = ["Odd", "fallback", "mirror", "one", "plain", "run"]
-
-T = TypeVar("T")
+__all__ = ["TROUBLES", "Odd", "fallback", "mirror", "one", "plain"]
 
 
-def run(main: Coroutine[object, object, T]) -> T:
-    """In virtual time."""
-    return support.run(main, timeout=None, loop_factory=VirtualLoop)
+TROUBLES = ("down", "up", "cut", "healed", "slow", "fast")
+"""What an ``Odd`` suffers, each followed by its end."""
 
 
 def one(name: str = "orders", id: str = "a", **more: str) -> Service:
@@ -66,6 +61,18 @@ class Odd(FaultyMemory):
     async def get_service(self, name: str) -> tuple[Service, ...]:
         self._refuse(name)
         return await super().get_service(name)
+
+    def suffer(self, trouble: str) -> None:
+        """One of the troubles begins, or ends."""
+        match trouble:
+            case "down" | "up":
+                self.store.down = trouble == "down"
+            case "cut" | "healed":
+                self.line.cut = trouble == "cut"
+            case "slow" | "fast":
+                self.line.delay, self.line.jitter = (0.5, 3.0) if trouble == "slow" else (0.0, 0.0)
+            case _:
+                raise ValueError(f"trouble {trouble!r}: expected one of {TROUBLES}")
 
     def ids(self, name: str = "orders") -> set[str]:
         """The ids of the nodes in the store, whatever the line does."""

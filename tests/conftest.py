@@ -6,12 +6,14 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from hypothesis import settings
 
 import support
+from microreg.testing.ports import reserve_port
 from needs import need
 from networks import Network, network, unavailable
 
@@ -29,10 +31,10 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_leaked_threads() -> Iterator[None]:
-    """A thread that a test started has ended when the test has (two seconds' grace)."""
+    """A thread that a test started has ended when the test has (ten seconds' grace)."""
     before = set(threading.enumerate())
     yield
-    deadline = time.monotonic() + 2.0
+    deadline = time.monotonic() + 10.0
     if set(threading.enumerate()) - before:
         gc.collect()  # gRPC's own thread ends with the last of its objects, and cycles are no leak
     for thread in set(threading.enumerate()) - before:
@@ -59,6 +61,12 @@ def _run() -> object:
 def _wait_until() -> object:
     """`support.wait_until`, for tests that prefer a fixture to an import."""
     return support.wait_until
+
+
+@pytest.fixture
+def new_port(request: pytest.FixtureRequest) -> Callable[[], int]:
+    """Gives free TCP ports of 127.0.0.1 that no other test and no outgoing connection gets meanwhile."""
+    return partial(reserve_port, request.node)
 
 
 @pytest.fixture(scope="session")

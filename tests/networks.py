@@ -47,7 +47,7 @@ _NFNL_SUBSYS_NFTABLES = 10
 _NFT_NEWTABLE, _NFT_NEWCHAIN = _NFNL_SUBSYS_NFTABLES << 8, _NFNL_SUBSYS_NFTABLES << 8 | 3
 _NF_IN, _NF_OUT = 1, 3
 _NETLINK_NETFILTER = 12
-_PATIENCE = 5.0
+_PATIENCE = 20.0
 _IFLA_AF_SPEC, _IFLA_INET6_ADDR_GEN_MODE = 26, 8
 
 # Runs a program in the namespace whose file descriptor is given, with other files in the place of some, and lets it

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import TypeVar
 
 import microreg
-import support
 from microreg.model import Node, Service, Status
 from microreg.registry import Registry
 from microreg.selector import BUDGET, OUTLIERS, Filter, Member, Outliers, RetryBudget, Selector, Strategy
 from microreg.selector.members import Peers
-from microreg.testing.virtual import VirtualLoop
-
-T = TypeVar("T")
-
-
-def run(main: Coroutine[object, object, T]) -> T:
-    """Runs it in a loop of virtual time."""
-    return support.run(main, timeout=None, loop_factory=VirtualLoop)
 
 
 def greeters(count: int, status: Status = Status.PASSING, **metadata: str) -> tuple[Node, ...]:

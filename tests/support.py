@@ -11,19 +11,22 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TypeVar, cast
 
+from microreg.backends.memory import MemoryRegistry, MemoryStore
+from microreg.registry import Registry
+
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(
     main: Coroutine[object, object, T],
-    timeout: float | None = 20.0,
+    timeout: float | None = 120.0,
     *,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> T:
     """Runs ``main`` in a fresh event loop, in at most ``timeout`` seconds, and returns what it returns.
 
-    Fails when tasks that ``main`` started are still there a second after it has returned: whoever starts a
+    Fails when tasks that ``main`` started are still there five seconds after it has returned: whoever starts a
     task joins it. The deadline is in the loop's time, so it means little in a virtual-time loop.
     """
     with asyncio.Runner(debug=False, loop_factory=loop_factory) as runner:
@@ -39,7 +42,7 @@ async def _guarded(main: Coroutine[object, object, T], timeout: float | None) ->
         if deadline.expired():
             raise AssertionError(f"the test was not done after {timeout:g} s") from None
         raise
-    await wait_until(lambda: not _others(), timeout=1.0, what=lambda: f"leaked tasks: {_others()}")
+    await wait_until(lambda: not _others(), timeout=5.0, what=lambda: f"leaked tasks: {_others()}")
     return result
 
 
@@ -50,7 +53,7 @@ def _others() -> list[asyncio.Task[object]]:
 
 async def wait_until(
     condition: Callable[[], T] | Callable[[], Coroutine[object, object, T]],
-    timeout: float = 5.0,
+    timeout: float = 20.0,
     *,
     what: str | Callable[[], str] = "",
     step: float = 0.005,
@@ -82,6 +85,13 @@ def _source(condition: Callable[[], object]) -> str:
         return repr(condition)
 
 
+def store_of(registry: Registry) -> MemoryStore:
+    """The store of an open ``memory://``, below whatever layers, with its fault switches."""
+    memory = registry.unwrap(MemoryRegistry)
+    assert memory is not None, f"{registry} is not in memory"
+    return memory.store
+
+
 def clean_env(**extra: str) -> dict[str, str]:
     """The environment without what would change microreg or Python from outside, plus ``extra``."""
     keep = {key: value for key, value in os.environ.items() if not key.startswith(("MICROREG_", "PYTHON"))}
@@ -94,7 +104,7 @@ def python(
     executable: str | Path = sys.executable,
     env: Mapping[str, str] | None = None,
     cwd: str | Path | None = None,
-    timeout: float = 20.0,
+    timeout: float = 60.0,
 ) -> str:
     """Runs ``code`` in a process of its own and returns its output; fails with everything it printed."""
     done = subprocess.run(

@@ -11,7 +11,6 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from microreg import Registry, sync
-from microreg.backends.memory import MemoryRegistry, MemoryStore
 from microreg.integrations.opentelemetry import Instrumentation, instrument
 
 
@@ -64,10 +63,3 @@ class Telemetry:
     def names(self) -> list[str]:
         """The names of these."""
         return [span.name for span in self.spans()]
-
-
-def store(registry: Registry) -> MemoryStore:
-    """The store of an open ``memory://``, with its fault switches."""
-    memory = registry.unwrap(MemoryRegistry)
-    assert memory is not None
-    return memory.store

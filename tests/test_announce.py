@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 
 import microreg
-from announcing import Store, fails, greeter, hangs, now, opened, run, state, states, told, watched
+from announcing import Store, fails, greeter, hangs, now, opened, state, states, told, watched
 from microreg import plugins
 from microreg.announce.announcement import Announcement, State, Transition
 from microreg.checked import Checked
@@ -29,6 +29,7 @@ from microreg.errors import (
 from microreg.events import Action, Reason
 from microreg.hookspecs import hookimpl
 from microreg.model import Endpoint, Node, Service, Status
+from timeless import run
 
 # -- the good days -----------------------------------------------------------------------------------
 

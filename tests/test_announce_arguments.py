@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 import microreg
-from announcing import Store, greeter, opened, run, state
+from announcing import Store, greeter, opened, state
 from microreg import net
 from microreg.announce.announcement import State
 from microreg.checked import Checked
@@ -20,6 +20,7 @@ from microreg.errors import (
 )
 from microreg.model import Endpoint, Node, Service
 from microreg.net import Advertised
+from timeless import run
 
 pytestmark = pytest.mark.filterwarnings("ignore:the announcement of:RuntimeWarning")
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import support
-from announcing import Fault, Store, fails, greeter, hangs, now, opened, run, state, told, watched
+from announcing import Fault, Store, fails, greeter, hangs, now, opened, state, told, watched
 from microreg.announce.announcement import Announcement, State
 from microreg.backends.memory import MemoryRegistry
 from microreg.errors import (
@@ -23,6 +23,7 @@ from microreg.errors import (
 from microreg.events import Action, Reason
 from microreg.model import Service, Status
 from microreg.registry import Registry
+from timeless import run
 
 # -- leaving -------------------------------------------------------------------------------------------
 

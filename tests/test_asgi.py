@@ -19,11 +19,11 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 import announcing
-from announcing import run
 from microreg import Node, Registry, ServiceNotFound, connect
 from microreg.checked import Checked
 from microreg.integrations.asgi import Announced, ASGIApp, Message, Options, Receive, Scope, Send, announcer, lifespan
 from support import ROOT, wait_until
+from timeless import run
 
 Nodes = Callable[[], Coroutine[object, object, list[Node]]]
 COMPLETE = {"type": "lifespan.startup.complete"}

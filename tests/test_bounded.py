@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import TypeVar
 
 import pytest
 
-import support
 from microreg.bounded import Overdue, bounded
-from microreg.testing.virtual import VirtualLoop
-
-T = TypeVar("T")
-
-
-def run(main: Coroutine[object, object, T]) -> T:
-    return support.run(main, timeout=3600, loop_factory=VirtualLoop)
+from timeless import run
 
 
 async def after(seconds: float, *steps: float) -> float:

@@ -10,7 +10,7 @@ import pytest
 
 import microreg
 import support
-from caching import Store, Vague, at_once, hot, one, opened, options, ports, run
+from caching import Store, Vague, at_once, hot, one, opened, options, ports
 from microreg.backends.memory import MemoryRegistry
 from microreg.checked import Checked
 from microreg.errors import (
@@ -29,6 +29,7 @@ from microreg.model import Service
 from microreg.options import Options
 from microreg.watch import Watch
 from support import wait_until
+from timeless import run
 
 
 def test_a_hot_name_costs_no_io_and_never_suspends() -> None:

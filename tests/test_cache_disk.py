@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 import pytest
 
 import support
-from caching import Store, Vague, at_once, hot, one, opened, ports, run, several
+from caching import Store, Vague, at_once, hot, one, opened, ports, several
 from microreg.errors import RegistryUnavailable, ServiceNotFound
 from microreg.events import Change
 from microreg.files import locked
@@ -25,6 +25,7 @@ from microreg.layers.cache.snapshot import SnapshotFile
 from microreg.model import Service
 from microreg.url import RegistryURL
 from support import wait_until
+from timeless import run
 
 P = ParamSpec("P")
 T = TypeVar("T")

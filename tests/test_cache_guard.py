@@ -6,12 +6,13 @@ import asyncio
 
 import pytest
 
-from caching import Store, at_once, hot, one, opened, ports, run, several
+from caching import Store, at_once, hot, one, opened, ports, several
 from microreg.errors import ServiceNotFound
 from microreg.events import Action, Change, Reason
 from microreg.layers.cache import Freshness
 from microreg.model import Service
 from support import wait_until
+from timeless import run
 
 
 async def lost(store: Store) -> None:

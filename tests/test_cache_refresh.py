@@ -7,13 +7,14 @@ from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
-from caching import Store, at_once, hot, one, opened, ports, run, several
+from caching import Store, at_once, hot, one, opened, ports, several
 from microreg.errors import PermissionDenied, RegistryError, RegistryTimeout, RegistryUnavailable, ServiceNotFound
 from microreg.events import Change, Snapshot
 from microreg.layers.cache import CacheLayer, Freshness
 from microreg.model import Service
 from microreg.watch import Watch
 from support import wait_until
+from timeless import run
 
 ERRORS: dict[str, Callable[[], BaseException]] = {
     "unavailable": lambda: RegistryUnavailable("gone"),

@@ -8,7 +8,7 @@ import pytest
 
 import microreg
 import microreg.sync
-from composing import Odd, one, run
+from composing import Odd, one
 from doctoring import absent, found
 from microreg.backends.memory import MemoryRegistry
 from microreg.backends.static import StaticRegistry
@@ -23,6 +23,8 @@ from microreg.layers.namespace import NamespaceLayer
 from microreg.options import Duration, Options
 from microreg.registry import Registry
 from microreg.url import RegistryURL
+from support import store_of
+from timeless import run
 
 
 def whole(registry: Registry) -> Composite:
@@ -199,14 +201,12 @@ def test_an_examination_is_of_each_part() -> None:
 
     async def main() -> None:
         async with _made(Odd("first"), Examined("second")) as registry:
-            memory = registry.unwrap(MemoryRegistry)
-            assert memory is not None
-            memory.store.down = True
+            store_of(registry).down = True
             findings = await registry.examine()
             assert found(findings, "examine.failed").what == "part 2 (memory://second): something odd"
             assert found(findings, "part.answers").what == "part 2 (memory://second) answers, and has 0 services"
             assert found(findings, "part.silent").what.startswith("part 1 (memory://first) does not answer: the memory")
-            memory.store.down = False
+            store_of(registry).down = False
             absent(await registry.examine(), "part.silent")
         absent(await _made(Odd("a"), Odd("b")).examine(), "part.silent")
 

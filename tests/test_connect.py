@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 import pytest
 
 import microreg
+import microreg.sync
 from microreg.backends.memory import MemoryRegistry
 from microreg.backends.static import StaticRegistry
 from microreg.checked import Checked
@@ -45,9 +49,25 @@ def test_without_an_argument_the_environment_says_where(monkeypatch: pytest.Monk
     monkeypatch.setenv("MICROREG_REGISTRY", "cache+memory://y")
     assert isinstance(microreg.connect(), CacheLayer)
     assert str(microreg.connect("memory://x").url) == "memory://x"
-    monkeypatch.setenv("MICROREG_REGISTRY", "nonsense")
-    with pytest.raises(ConfigError, match="expected a registry URL"):
-        microreg.connect()
+
+
+@pytest.mark.parametrize("connect", [microreg.connect, microreg.sync.connect], ids=["asyncio", "sync"])
+def test_what_is_wrong_in_the_environment_is_said_of_it(
+    monkeypatch: pytest.MonkeyPatch, connect: Callable[..., object]
+) -> None:
+    for wrong, said in (
+        ("nonsense", "expected a registry URL"),
+        ("bogus://", "no backend 'bogus' is installed"),
+        ("memory://?bogus=1", "has no option bogus"),
+        ("memory://:${MICROREG_TEST_UNSET}@x", "the password needs the environment variable MICROREG_TEST_UNSET"),
+    ):
+        monkeypatch.setenv("MICROREG_REGISTRY", wrong)
+        with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+            connect()
+        assert str(caught.value).startswith("$MICROREG_REGISTRY: ")
+        with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+            connect(wrong)
+        assert "MICROREG_REGISTRY" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from microreg.layers.cache import CacheLayer, CacheOptions
 from microreg.rules import DEFAULT_TTL
 from microreg.url import Duration, RegistryURL
 from microreg.watch import Watch
-from support import run
+from support import run, store_of
 
 SECRET = "correct-horse"
 
@@ -94,9 +94,8 @@ def test_what_is_written_says_what_it_is_and_is_withdrawn() -> None:
 
     async def main() -> None:
         async with connect("memory://clinic") as registry:
-            memory = registry.unwrap(MemoryRegistry)
-            assert memory is not None
-            memory.store.catalog.subscribe(None, lambda change: told.append(f"{change.action} {change.service.name}"))
+            catalog = store_of(registry).catalog
+            catalog.subscribe(None, lambda change: told.append(f"{change.action} {change.service.name}"))
             found(await doctor("memory://clinic", write=True), "write.works")
 
     run(main())

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import microreg
-from composing import Odd, fallback, one, plain, run
-from microreg.backends.memory import MemoryRegistry
+from composing import TROUBLES, Odd, fallback, one, plain
 from microreg.catalog import Catalog
 from microreg.checked import Checked
 from microreg.errors import (
@@ -31,7 +30,8 @@ from microreg.layers.fallback import FallbackRegistry
 from microreg.model import Service
 from microreg.registry import Registry
 from microreg.watch import Watch
-from support import wait_until
+from support import store_of, wait_until
+from timeless import run
 
 
 def now() -> float:
@@ -387,12 +387,11 @@ def test_a_cache_is_live_for_hours_while_the_old_store_is_off(caplog: pytest.Log
         async with microreg.connect("cache+fallback:memory://new|memory://old#cache.max_stale=1m") as registry:
             cache, whole = registry.unwrap(CacheLayer), registry.unwrap(FallbackRegistry)
             assert cache is not None and whole is not None
-            old = whole.parts[1].registry.unwrap(MemoryRegistry)
-            assert old is not None
+            old = store_of(whole.parts[1].registry)
             async with microreg.connect("memory://new") as writer, microreg.Selector(registry) as selector:
                 async with microreg.announce(writer, one(), drain_delay=0):
                     assert (await selector.select("orders", timeout=1)).id == "a"
-                    old.store.down = True
+                    old.down = True
                     for _ in range(720):
                         await asyncio.sleep(10)
                         assert selector.pick("orders").id == "a" and cache.freshness("orders").kind == "live"
@@ -405,7 +404,7 @@ def test_a_cache_is_live_for_hours_while_the_old_store_is_off(caplog: pytest.Log
 
 OPERATIONS = st.lists(
     st.tuples(
-        st.sampled_from(["put", "put", "put", "drop", "drop", "down", "up", "wipe", "cut", "healed", "slow", "fast"]),
+        st.sampled_from(["put", "put", "put", "drop", "drop", "wipe", *TROUBLES]),
         st.integers(0, 2),
         st.sampled_from("xy"),
         st.sampled_from("ab"),
@@ -430,12 +429,8 @@ def test_the_law_holds_whatever_the_parts_do(operations: list[tuple[str, int, st
                         part.store.catalog.remove(name, id)
                     case "wipe":
                         part.store.wipe()
-                    case "down" | "up":
-                        part.store.down = what == "down"
-                    case "cut" | "healed":
-                        part.line.cut = what == "cut"
-                    case _:
-                        part.line.delay, part.line.jitter = (0.5, 3.0) if what == "slow" else (0.0, 0.0)
+                    case trouble:
+                        part.suffer(trouble)
                 await asyncio.sleep(seconds)
                 if number % 3 == 0:
                     await _drain(folds)

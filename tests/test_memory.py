@@ -4,36 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Coroutine
-from typing import TypeVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import strategies as given_
-import support
 from microreg import connect
-from microreg.backends.memory import MemoryRegistry, MemoryStore
+from microreg.backends.memory import MemoryRegistry
 from microreg.catalog import Catalog
 from microreg.errors import ConfigError, RegistryUnavailable, ServiceNotFound
 from microreg.events import Change, Reason, Snapshot
 from microreg.model import Service, merge
 from microreg.registry import Registry
-from microreg.testing.virtual import VirtualLoop
 from strategies import record
-
-T = TypeVar("T")
-
-
-def run(main: Coroutine[object, object, T]) -> T:
-    return support.run(main, timeout=50_000, loop_factory=VirtualLoop)
-
-
-def store_of(registry: Registry) -> MemoryStore:
-    memory = registry.unwrap(MemoryRegistry)
-    assert memory is not None
-    return memory.store
+from support import store_of
+from timeless import run
 
 
 def test_registries_of_one_name_share_a_store_and_others_do_not() -> None:

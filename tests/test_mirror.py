@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import microreg
-from composing import mirror, one, plain, run
+from composing import TROUBLES, mirror, one, plain
 from microreg.checked import Checked
 from microreg.errors import (
     PermissionDenied,
@@ -24,6 +24,7 @@ from microreg.errors import (
 from microreg.events import Action, Change, Snapshot
 from microreg.layers.mirror import MirrorRegistry
 from support import wait_until
+from timeless import run
 
 DENIED = PermissionDenied("wrong password")
 
@@ -182,7 +183,7 @@ def test_a_deregister_waits_for_the_register_on_its_way() -> None:
 OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["register", "deregister"]), st.sampled_from("ab"), st.integers(0, 3)),
-        st.tuples(st.sampled_from(["down", "up", "cut", "healed", "slow", "fast"]), st.just(""), st.integers(0, 3)),
+        st.tuples(st.sampled_from(TROUBLES), st.just(""), st.integers(0, 3)),
     ),
     max_size=25,
 )
@@ -202,14 +203,11 @@ def test_whatever_happens_the_second_ends_as_it_was_told(operations: list[tuple[
                     case "deregister":
                         await registry.deregister(one(id=id))
                         held.discard(id)
-                    case "down" | "up":
-                        second.store.down = what == "down"
-                    case "cut" | "healed":
-                        second.line.cut = what == "cut"
-                    case _:
-                        second.line.delay, second.line.jitter = (0.5, 2.0) if what == "slow" else (0.0, 0.0)
+                    case trouble:
+                        second.suffer(trouble)
                 await asyncio.sleep(seconds)
-            second.store.down, second.line.cut, second.line.delay, second.line.jitter = False, False, 0.0, 0.0
+            for end in ("up", "healed", "fast"):
+                second.suffer(end)
             follower = parts_of(registry)._followers[0]
             await wait_until(lambda: not follower.pending, timeout=40, step=0.5)
             assert first.ids() == second.ids() == held

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -20,13 +19,7 @@ from microreg.layers.cache import CacheLayer
 from microreg.layers.namespace import NamespaceLayer
 from microreg.model import Endpoint, Node, Service
 from microreg.registry import Registry
-from microreg.testing.virtual import VirtualLoop
-
-T = TypeVar("T")
-
-
-def run(main: Coroutine[object, object, T]) -> T:
-    return support.run(main, timeout=None, loop_factory=VirtualLoop)
+from timeless import run
 
 
 def one(name: str = "orders", id: str = "a", **more: str) -> Service:

@@ -22,7 +22,6 @@ from opentelemetry.sdk.metrics.export import (
 )
 
 import microreg
-from announcing import run
 from microreg import Node, Registry, Selector, Service, measures
 from microreg.checked import Checked
 from microreg.errors import ConfigError, NoNodeAvailable
@@ -31,8 +30,9 @@ from microreg.integrations.opentelemetry.metrics import DURATION, meters
 from microreg.layers.cache import CacheLayer
 from microreg.measures import MEASURES
 from microreg.selector import RetryBudget
-from support import ROOT, wait_until
-from telemetry import Telemetry, store
+from support import ROOT, store_of, wait_until
+from telemetry import Telemetry
+from timeless import run
 
 
 def greeter(registry: Registry, id: str = "n1", ttl: float = 15.0, name: str = "greeter") -> microreg.Announcement:
@@ -53,11 +53,11 @@ def test_an_announcement_tells_its_state_and_its_renewals() -> None:
                 assert telemetry.points("announcement.renewals") == {("greeter",): 1}
                 await asyncio.sleep(11)
                 assert telemetry.points("announcement.renewals") == {("greeter",): 3}
-                store(registry).down = True
+                store_of(registry).down = True
                 await wait_until(lambda: announcement.state == "lost", timeout=10)
                 assert telemetry.state() == "lost"
                 assert telemetry.points("announcement.renewals")["greeter", "registry_unavailable"] >= 1
-                store(registry).down = False
+                store_of(registry).down = False
                 await wait_until(lambda: announcement.state == "live", timeout=60)
                 assert telemetry.state() == "live"
             assert telemetry.points("announcements") == telemetry.points("announcement.renewals") == {}
@@ -70,7 +70,7 @@ def test_an_announcement_that_never_was_live_is_seen() -> None:
         telemetry = Telemetry()
         async with microreg.connect("memory://") as registry:
             telemetry.instrument(registry)
-            store(registry).down = True
+            store_of(registry).down = True
             async with greeter(registry) as announcement:
                 await asyncio.sleep(30)
                 assert telemetry.state() == "registering"
@@ -128,12 +128,12 @@ def test_watches_tell_whether_they_hear_the_registry_and_how_often_they_had_to_r
                 await asyncio.gather(anext(everything), anext(one))
                 assert telemetry.points("watches") == {("memory", "live"): 2, ("memory", "resyncing"): 0}
                 assert telemetry.points("watch.resyncs") == {("memory",): 0}
-                store(registry).down = True
+                store_of(registry).down = True
                 await wait_until(lambda: one.state == everything.state == "resyncing")
                 await asyncio.sleep(60)
                 assert telemetry.points("watches") == {("memory", "live"): 0, ("memory", "resyncing"): 2}
                 assert telemetry.points("watch.resyncs") == {("memory",): 0}
-                store(registry).down = False
+                store_of(registry).down = False
                 await wait_until(lambda: one.state == everything.state == "live", timeout=20)
                 assert telemetry.points("watch.resyncs") == {("memory",): 2}
             assert telemetry.points("watches") == {("memory", "live"): 0, ("memory", "resyncing"): 0}
@@ -152,7 +152,7 @@ def test_the_cache_tells_how_old_what_it_knows_is() -> None:
             await registry.get_service("greeter")
             await asyncio.sleep(100)
             assert telemetry.points("cache.age") == {("greeter",): 0}
-            store(registry).down = True
+            store_of(registry).down = True
             await asyncio.sleep(100)
             assert telemetry.points("cache.age") == {("greeter",): pytest.approx(100, abs=6)}
 
@@ -257,7 +257,7 @@ def test_the_duration_of_every_call_is_told_with_its_outcome() -> None:
                 await registry.get_service("nobody")
             await registry.list_services()
             await registry.deregister(service)
-            store(registry).down = True
+            store_of(registry).down = True
             with pytest.raises(ConnectionError):
                 await registry.list_services()
             assert telemetry.points("client.operation.duration") == {

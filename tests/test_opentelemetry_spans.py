@@ -16,7 +16,6 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, Sp
 from opentelemetry.trace import SpanKind, StatusCode
 
 import microreg
-from announcing import run
 from microreg import Node, Registry, Selector, Service, Status
 from microreg.integrations.httpx import AsyncRegistryTransport
 from microreg.integrations.opentelemetry import instrument
@@ -24,8 +23,9 @@ from microreg.integrations.opentelemetry import spans as spans_module
 from microreg.integrations.opentelemetry.spans import Spans
 from microreg.observer import Observer
 from microreg.url import RegistryURL
-from support import ROOT, wait_until
-from telemetry import Telemetry, store
+from support import ROOT, store_of, wait_until
+from telemetry import Telemetry
+from timeless import run
 
 PAIR = Service("greeter", nodes=[Node("10.0.0.1:80", id="n1"), Node("10.0.0.2:80", id="n2")])
 
@@ -79,7 +79,7 @@ def test_a_call_that_fails_says_how() -> None:
         telemetry = Telemetry()
         async with microreg.connect("memory://") as registry:
             telemetry.instrument(registry)
-            store(registry).down = True
+            store_of(registry).down = True
             with pytest.raises(ConnectionError), telemetry.tracer.start_as_current_span("outer") as outer:
                 await registry.get_service("greeter")
             inner, _ = telemetry.spans()
@@ -107,11 +107,11 @@ def test_a_renewal_is_a_span_only_within_one_of_the_callers_or_after_a_failure()
             await registry.register(changed)
             await registry.register(changed)
             assert telemetry.names() == ["register greeter"]
-            store(registry).down = True
+            store_of(registry).down = True
             for _ in range(3):  # of the first, nobody knew before that it would fail
                 with pytest.raises(ConnectionError):
                     await registry.register(changed)
-            store(registry).down = False
+            store_of(registry).down = False
             for _ in range(3):
                 await registry.register(changed)
             assert [span.status.status_code for span in telemetry.spans()] == [
@@ -148,9 +148,9 @@ def test_what_goes_on_in_the_background_is_no_part_of_a_trace_that_has_ended() -
                 announcement = await greeter(registry).__aenter__()
             first, _ = telemetry.spans()
             assert parent(first) == id_of(start)
-            store(registry).down = True
+            store_of(registry).down = True
             await wait_until(lambda: announcement.statistics.failed.get("registry_unavailable", 0) > 2, timeout=60)
-            store(registry).down = False
+            store_of(registry).down = False
             await wait_until(lambda: announcement.state == "live", timeout=60)
             failed, *_ = telemetry.spans()
             assert failed.name == "register greeter" and failed.status.status_code is StatusCode.ERROR

@@ -14,7 +14,6 @@ import pytest
 
 from microreg.announce.probe import Check, probe
 from microreg.errors import ConfigError
-from microreg.net import free_port
 from support import run
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -110,9 +109,11 @@ def test_a_server_that_never_answers_hangs_until_the_caller_gives_up() -> None:
 
 def test_nobody_listens() -> None:
     async def main() -> None:
-        port = free_port()
-        assert await probe(f"http://127.0.0.1:{port}/")() is False
-        assert await probe(f"tcp://127.0.0.1:{port}")() is False
+        with socket.socket() as bound:  # so that nobody else gets the port
+            bound.bind(("127.0.0.1", 0))
+            port = bound.getsockname()[1]
+            assert await probe(f"http://127.0.0.1:{port}/")() is False
+            assert await probe(f"tcp://127.0.0.1:{port}")() is False
 
     run(main())
 

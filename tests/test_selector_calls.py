@@ -12,14 +12,14 @@ import pytest
 
 import microreg
 import support
-from microreg.backends.memory import MemoryRegistry
 from microreg.errors import ConfigError, InvalidService, NoNodeAvailable, RegistryClosed
 from microreg.model import Node, Service, Status
 from microreg.registry import Registry
 from microreg.selector import Explanation, Member, RetryBudget, Selector, Standing
 from microreg.selector.pool import Pool
-from selecting import greeters, run, selecting
-from support import wait_until
+from selecting import greeters, selecting
+from support import store_of, wait_until
+from timeless import run
 
 
 async def put(registry: Registry, *nodes: Node, name: str = "greeter") -> None:
@@ -183,7 +183,7 @@ def test_a_probe_is_no_call_to_a_node_that_must_not_be_called() -> None:
             await put(registry, *nodes)
             await selector.select("greeter")
             selector.report(nodes[0], latency=1)
-            probes = selector._pools["greeter"].membership.peers.probes
+            probes = selector._names.pools["greeter"].membership.peers.probes
             while not probes:
                 await asyncio.sleep(1)
                 selector.report(nodes[1], latency=0.1)
@@ -317,8 +317,8 @@ def test_threads_report_and_track_by_way_of_the_loop() -> None:
             failing.join()
             assert problems == []
             assert [each.outstanding for each in selector.explain("greeter").nodes] == [0] * 4
-            await wait_until(lambda: not selector._reports._woken)
-            assert not selector._reports._waiting
+            await wait_until(lambda: not selector._names._reports._woken)
+            assert not selector._names._reports._waiting
 
     support.run(main())
 
@@ -330,7 +330,7 @@ def test_threads_that_report_without_end_leave_the_loop_its_turns(monkeypatch: p
         async with selecting() as (selector, registry):
             await put(registry, *greeters(1))
             node = await selector.select("greeter")
-            waiting = selector._reports._waiting
+            waiting = selector._names._reports._waiting
 
             def learn(pool: Pool, *report: object) -> None:
                 nonlocal heard
@@ -351,7 +351,7 @@ def test_threads_that_report_without_end_leave_the_loop_its_turns(monkeypatch: p
             await asyncio.sleep(0)
             assert heard <= 1000 and waiting
             await asyncio.sleep(3600)
-            assert heard >= 20_000 and not waiting and not selector._reports._woken
+            assert heard >= 20_000 and not waiting and not selector._names._reports._woken
 
     run(main())
 
@@ -531,9 +531,7 @@ def test_explain_tells_that_a_store_is_not_believed() -> None:
         async with selecting() as (selector, registry):
             await put(registry, *greeters(3))
             await selector.select("greeter")
-            memory = registry.unwrap(MemoryRegistry)
-            assert memory is not None
-            memory.store.wipe()
+            store_of(registry).wipe()
             await asyncio.sleep(10)
             explanation = selector.explain("greeter")
             assert explanation.selected == greeters(3) and explanation.freshness.kind == "stale"
@@ -545,9 +543,7 @@ def test_explain_tells_that_a_store_is_not_believed() -> None:
 def test_explain_says_an_error_once() -> None:
     async def main() -> None:
         async with selecting() as (selector, registry):
-            memory = registry.unwrap(MemoryRegistry)
-            assert memory is not None
-            memory.store.down = True
+            store_of(registry).down = True
             selector.explain("greeter")
             await asyncio.sleep(10)
             text = str(selector.explain("greeter"))
@@ -561,9 +557,7 @@ def test_explain_tells_how_fresh_it_is() -> None:
         async with selecting() as (selector, registry):
             await put(registry, *greeters(1))
             await selector.select("greeter")
-            memory = registry.unwrap(MemoryRegistry)
-            assert memory is not None
-            memory.store.down = True
+            store_of(registry).down = True
             await asyncio.sleep(60)
             explanation = selector.explain("greeter")
             assert explanation.freshness.kind == "stale" and 50 < explanation.freshness.age < 70

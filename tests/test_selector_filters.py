@@ -14,8 +14,9 @@ from microreg.model import Endpoint, Node, Service, Status
 from microreg.net import Interface
 from microreg.registry import Registry
 from microreg.selector import Filter, Selector, filters
-from selecting import run, selecting
+from selecting import selecting
 from support import python
+from timeless import run
 
 NODE = Node("10.0.0.1:80", id="a", metadata={"zone": "a", "tier": "gold", "port.http": "80"})
 SERVICE = Service("greeter", "2.1", {"tier": "silver", "team": "x"}, [Endpoint("hello")], [NODE])

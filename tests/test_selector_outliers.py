@@ -15,7 +15,8 @@ from microreg.model import Node, Service, Status
 from microreg.registry import Registry
 from microreg.selector import Outliers, RetryBudget, Selector
 from microreg.selector.pool import Pool
-from selecting import greeters, run, selecting
+from selecting import greeters, selecting
+from timeless import run
 
 
 async def put(registry: Registry, *nodes: Node) -> None:
@@ -223,9 +224,9 @@ def test_what_is_remembered_of_those_who_left_is_bounded() -> None:
                 await put(registry, *wave)
                 await registry.deregister(Service("greeter", nodes=wave))
                 await asyncio.sleep(0.01)
-            membership = selector._pools["greeter"].membership
+            membership = selector._names.pools["greeter"].membership
             assert len(membership._absent) == 1000 and len(membership.members) == 1
-            assert selector._index.keys() == {"stays"}
+            assert selector._names.index.keys() == {"stays"}
             await asyncio.sleep(61)
             await registry.deregister(Service("greeter", nodes=[Node("10.0.0.1:80", id="stays")]))
             await asyncio.sleep(0.01)
@@ -255,7 +256,7 @@ def test_a_new_node_begins_slowly(strategy: str) -> None:
             assert 0.08 < share() < 0.22
             await asyncio.sleep(5.1)
             assert 0.21 < share() < 0.29
-            assert not selector._pools["greeter"].membership.new
+            assert not selector._names.pools["greeter"].membership.new
 
     run(main())
 
@@ -316,7 +317,7 @@ def test_a_large_pool_that_changes_all_the_time_is_built_ten_times_a_second() ->
         async with selecting() as (selector, registry):
             await put(registry, *greeters(5000))
             await selector.select("greeter")
-            pool = selector._pools["greeter"]
+            pool = selector._names.pools["greeter"]
             publish = pool._publish
 
             def noted(pool: Pool) -> None:
@@ -343,7 +344,7 @@ def test_a_large_pool_of_which_every_node_fails_is_not_built_for_each() -> None:
         async with selecting() as (selector, registry):
             await put(registry, *greeters(5000))
             await selector.select("greeter")
-            pool = selector._pools["greeter"]
+            pool = selector._names.pools["greeter"]
             publish = pool._publish
 
             def counted(pool: Pool) -> None:

@@ -20,7 +20,8 @@ from microreg.errors import ConfigError, NoNodeAvailable
 from microreg.model import Node, Service
 from microreg.selector import Key, Keyed, Member, Selector, Strategy, strategies
 from microreg.selector.members import Peers, weight_of
-from selecting import greeters, members, run, selecting
+from selecting import greeters, members, selecting
+from timeless import run
 
 EQUAL = ("random", "round_robin", "weighted", "p2c", "least_outstanding")
 

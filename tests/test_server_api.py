@@ -13,7 +13,7 @@ from microreg import Node, Service
 from microreg.errors import PermissionDenied, RegistryUnavailable
 from microreg.server import Settings, openapi
 from serving import BASE, Serving, record, serving
-from support import run, wait_until
+from support import run, store_of, wait_until
 
 GREETER = record("greeter", "g1", version="1.4.0", metadata={"owner": "team-a"})
 
@@ -156,11 +156,8 @@ def test_names_of_others_are_found_as_they_are(name: str) -> None:
     async def main() -> None:
         async with serving() as server:
             from microreg.backends.http.client import _escaped
-            from microreg.backends.memory import MemoryRegistry
 
-            memory = server.registry.unwrap(MemoryRegistry)
-            assert memory is not None
-            memory.store.catalog.put(Service(name, nodes=[Node("10.0.0.1:80", id="x")]))
+            store_of(server.registry).catalog.put(Service(name, nodes=[Node("10.0.0.1:80", id="x")]))
             call = Serving(server.registry, server.app, server.http)
             raw = f"/v1/services/{_escaped(name)}"
             answer = await _raw_get(call, raw)

@@ -12,7 +12,7 @@ from microreg import Node, Selector, Service, Status, announce
 from microreg.backends.memory import MemoryRegistry
 from microreg.server import Settings
 from serving import Serving, serving
-from support import run, wait_until
+from support import run, store_of, wait_until
 
 _SAMPLE = re.compile(r'([a-z_]+)(\{(?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*",?)*\})? (-?[0-9.e+-]+)')
 
@@ -128,17 +128,15 @@ def test_while_the_registry_is_away_it_is_an_error_and_never_an_empty_list() -> 
     async def main() -> None:
         async with serving() as server:
             await server.put("orders", "o1")
-            store = server.registry.unwrap(MemoryRegistry)
-            assert store is not None
             assert (await server.http.get("/readyz")).json() == {"status": "ready"}
-            store.store.down = True
+            store_of(server.registry).down = True
             await wait_until(lambda: not server.app.hub.live)
             for path in ("/prometheus/sd", "/readyz"):
                 answer = await server.http.get(path)
                 assert (answer.status_code, answer.json()["code"]) == (503, "registry_unavailable")
             assert (await server.http.get("/healthz")).json() == {"status": "ok"}
             assert (await metrics(server))["microreg_registry_up"] == 0
-            store.store.down = False
+            store_of(server.registry).down = False
             await wait_until(lambda: server.app.hub.live)
             assert len(await targets(server)) == 1
 

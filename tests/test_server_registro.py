@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TypeVar
 
 import httpx
 import pytest
 
-import support
 from microreg import Node, Service, Status
 from microreg.backends.memory import MemoryRegistry
 from microreg.errors import ServiceNotFound
 from microreg.server import Settings, registro
-from microreg.testing.virtual import VirtualLoop
 from serving import Serving, serving
+from support import store_of
+from timeless import run
 
-T = TypeVar("T")
 NOW = 1_795_226_295
 APPS = "/registro/1.0/apps"
 I1: dict[str, object] = {"id": "i1", "ip": "127.0.0.1", "port": 8080}
-
-
-def run(main: Coroutine[object, object, T]) -> T:
-    """Run in virtual time."""
-    return support.run(main, timeout=None, loop_factory=VirtualLoop)
 
 
 @pytest.fixture(autouse=True)
@@ -311,9 +304,7 @@ def test_after_the_store_has_forgotten_all_a_renewal_brings_an_instance_back() -
         async with app(None, I1) as server:
             await put(server)
             await server.app.hub.ready()
-            store = server.registry.unwrap(MemoryRegistry)
-            assert store is not None
-            store.store.wipe()
+            store_of(server.registry).wipe()
             await asyncio.sleep(10)
             assert (await shown(server))[0] == "down"
             assert await put(server) == 204

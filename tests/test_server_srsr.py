@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine
-from typing import TypeVar
 from uuid import UUID
 
 import httpx
 import pytest
 
-import support
 from microreg import Node, Service, Status
 from microreg.backends.memory import MemoryRegistry
 from microreg.errors import ConfigError, ServiceNotFound
 from microreg.server import Settings
 from microreg.server.srsr import ADDRESS
-from microreg.testing.virtual import VirtualLoop
 from serving import Serving, serving
-
-T = TypeVar("T")
-
-
-def run(main: Coroutine[object, object, T]) -> T:
-    """Run in virtual time."""
-    return support.run(main, timeout=None, loop_factory=VirtualLoop)
+from support import store_of
+from timeless import run
 
 
 async def register(server: Serving, name: str = "greeter", address: str = "http://10.0.0.7:80", port: str = "") -> str:
@@ -221,9 +212,7 @@ def test_what_the_store_has_forgotten_the_client_is_told() -> None:
     async def main() -> None:
         async with serving() as server:
             id = await register(server)
-            store = server.registry.unwrap(MemoryRegistry)
-            assert store is not None
-            store.store.wipe()
+            store_of(server.registry).wipe()
             await asyncio.sleep(10)
             assert await ask(server, "/heartbeat", id=id) == {"success": False}
 
@@ -252,9 +241,7 @@ def test_while_the_store_is_away_nothing_is_said_for_sure() -> None:
     async def main() -> None:
         async with serving() as server:
             id = await register(server)
-            store = server.registry.unwrap(MemoryRegistry)
-            assert store is not None
-            store.store.down = True
+            store_of(server.registry).down = True
             for path, members in (
                 ("/heartbeat", {"id": id}),
                 ("/heartbeat", {"id": "another"}),
@@ -264,7 +251,7 @@ def test_while_the_store_is_away_nothing_is_said_for_sure() -> None:
             ):
                 answer = await server.http.post(path, json=members)
                 assert answer.status_code == 503 and answer.json()["error"], path
-            store.store.down = False
+            store_of(server.registry).down = False
             await asyncio.sleep(60)
             await register(server)
             assert await lookup(server)

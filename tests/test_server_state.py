@@ -8,14 +8,13 @@ import logging
 import os
 import stat
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import pytest
 
-import support
 from microreg import Node, Registry, Service, Status, connect, files
 from microreg.errors import ConfigError, ServiceNotFound
 from microreg.files import locked
@@ -23,8 +22,8 @@ from microreg.server import state as state_room
 from microreg.server import statefile as file_room
 from microreg.server.state import State
 from microreg.server.statefile import Clock, Kept, StateFile
-from microreg.testing.virtual import VirtualLoop
 from support import wait_until
+from timeless import run
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,11 +46,6 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "state"
-
-
-def run(main: Coroutine[object, object, T]) -> T:
-    """Run in virtual time."""
-    return support.run(main, timeout=None, loop_factory=VirtualLoop)
 
 
 class Set(Clock):

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
-import support
 from microreg import Node, Service, codec
-from microreg.backends.memory import MemoryRegistry
 from microreg.server import Settings, encoding, hub, streams
-from microreg.testing.virtual import VirtualLoop
-from serving import Listening, Serving, record, serving
-from support import wait_until
-
-T = TypeVar("T")
-
-
-def run(main: Coroutine[object, object, T]) -> T:
-    """In virtual time: heartbeats and deadlines come at once when nothing else happens."""
-    return support.run(main, timeout=5000, loop_factory=VirtualLoop)
+from serving import Listening, record, serving
+from support import store_of, wait_until
+from timeless import run
 
 
 def nodes(data: dict[str, Any]) -> list[str]:
@@ -34,12 +24,6 @@ def what(told: tuple[str, Any]) -> tuple[str, str]:
     assert kind == "change"
     [node] = data["service"]["nodes"]
     return data["action"], node["id"]
-
-
-def store(server: Serving) -> MemoryRegistry:
-    found = server.registry.unwrap(MemoryRegistry)
-    assert found is not None
-    return found
 
 
 def test_first_what_there_is_and_then_every_change_with_its_reason() -> None:
@@ -323,7 +307,7 @@ def test_while_the_registry_is_away_nobody_is_told_that_all_is_well() -> None:
         async with serving() as server, server.watch("name=a") as stream:
             await server.put("a", "x")
             await stream.until(2)
-            memory = store(server).store
+            memory = store_of(server.registry)
             memory.down = True
             await wait_until(lambda: stream.ended, timeout=10)
             async with server.watch("name=a") as refused:

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import TypeVar
 
 import pytest
 
-import support
 from microreg import connect
 from microreg.errors import ConfigError, ServiceNotFound, Unsupported
 from microreg.events import Snapshot
 from microreg.model import Node, Service
-from microreg.testing.virtual import VirtualLoop
 from strategies import record
-
-T = TypeVar("T")
-
-
-def run(main: Coroutine[object, object, T]) -> T:
-    return support.run(main, timeout=50_000, loop_factory=VirtualLoop)
+from timeless import run
 
 
 async def everything(url: str) -> dict[str, list[str]]:

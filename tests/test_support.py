@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from microreg.testing.virtual import VirtualLoop
 from support import clean_env, python, run, wait_until
 
 
@@ -37,7 +38,7 @@ def test_run_finds_a_leaked_task() -> None:
         tasks.append(asyncio.create_task(asyncio.Event().wait(), name="forgotten"))
 
     with pytest.raises(AssertionError, match="leaked tasks: .*forgotten"):
-        run(main())
+        run(main(), loop_factory=VirtualLoop)
 
 
 def test_wait_until_returns_the_value_of_plain_and_async_conditions() -> None:

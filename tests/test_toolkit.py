@@ -6,11 +6,9 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Coroutine
 from contextlib import aclosing
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +19,6 @@ from microreg import codec
 from microreg.errors import ConfigError, RegistryTimeout, RegistryUnavailable
 from microreg.events import Change, Reason, Snapshot
 from microreg.model import Service
-from microreg.testing.virtual import VirtualLoop
 from microreg.toolkit import (
     Deadlines,
     Holding,
@@ -36,12 +33,7 @@ from microreg.toolkit import (
 from microreg.url import RegistryURL
 from microreg.watch import Watch
 from strategies import record
-
-T = TypeVar("T")
-
-
-def run(main: Coroutine[object, object, T]) -> T:
-    return support.run(main, timeout=50_000, loop_factory=VirtualLoop)
+from timeless import run
 
 
 def test_poll_reads_every_interval_with_jitter() -> None:

@@ -17,6 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from microreg.errors import ConfigError
+from microreg.options import duration_text
 from microreg.url import (
     Duration,
     OptionInfo,
@@ -500,6 +501,24 @@ def test_described_defaults_read_back_as_the_defaults() -> None:
 )
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0 ms"),
+        (0.000_012_3, "0.0123 ms"),
+        (0.0456, "45.6 ms"),
+        (0.9994, "999 ms"),
+        (0.9996, "1 s"),
+        (1.5, "1.5 s"),
+        (75.04, "75 s"),
+        (99.6, "100 s"),
+        (3600.4, "3600 s"),
+    ],
+)
+def test_durations_for_people(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
 
 
 @pytest.mark.parametrize(

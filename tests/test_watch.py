@@ -8,7 +8,6 @@ import random
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
-from typing import TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -30,17 +29,9 @@ from microreg.errors import (
 )
 from microreg.events import Action, Change, Event, Reason, Snapshot
 from microreg.model import Service
-from microreg.testing.virtual import VirtualLoop
 from microreg.watch import Source, Watch, reading
 from strategies import record
-
-T = TypeVar("T")
-DAY = 86_400.0
-
-
-def run(main: Coroutine[object, object, T]) -> T:
-    """In virtual time: back-off and hanging sources take none."""
-    return support.run(main, timeout=DAY / 2, loop_factory=VirtualLoop)
+from timeless import run
 
 
 async def forever() -> None:

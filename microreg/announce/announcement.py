@@ -24,8 +24,10 @@ from microreg.watch import HOPELESS
 __all__ = ["Announcement", "RenewalStatistics", "State", "Transition"]
 
 _FIRST = 1.0
+"""Seconds that entering waits for the first attempt."""
 _MAX_DELAY = 3600.0
 _SHORTEST = 0.1
+"""Seconds from one renewal to the next, at least."""
 _LONGEST = 0.75
 """Of the ttl: a renewal may be a tenth late, and take its time."""
 

@@ -1,4 +1,4 @@
-"""Health probes: an ``http://`` or ``tcp://`` URL, asked over plain asyncio streams."""
+"""Health probes: a function, or an ``http://`` or ``tcp://`` URL that is asked over plain asyncio streams."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 
+from microreg import process
 from microreg.address import quoted
 from microreg.arguments import shown
 from microreg.errors import ConfigError, InvalidService
@@ -82,7 +83,7 @@ def _from_function(check: Callable[[], bool | None | Awaitable[bool | None]]) ->
             told = False
             return result is None or bool(result)
         except asyncio.CancelledError:
-            if _cancelled():
+            if process.cancelling():  # we, and not only something that the check has waited for
                 raise
         except (KeyboardInterrupt, GeneratorExit):  # somebody wants an end of the program, or of this coroutine
             raise
@@ -92,12 +93,6 @@ def _from_function(check: Callable[[], bool | None | Awaitable[bool | None]]) ->
         return False
 
     return run
-
-
-def _cancelled() -> bool:
-    """Whether it is us who are cancelled, and not only something that the check has waited for."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
 
 
 async def _tcp(host: str, port: int) -> str:

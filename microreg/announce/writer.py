@@ -15,6 +15,7 @@ from microreg.announce.probe import Probe
 from microreg.errors import InvalidService, RegistryClosed, RegistryError, RegistryTimeout, WrongLoop
 from microreg.model import Service, Status
 from microreg.registry import Registry
+from microreg.translation import unexpected
 from microreg.watch import HOPELESS
 
 __all__ = ["BACKOFF_CAP", "STOP_BUDGET", "Writer"]
@@ -22,12 +23,15 @@ __all__ = ["BACKOFF_CAP", "STOP_BUDGET", "Writer"]
 log = logging.getLogger("microreg.announce")
 
 _BACKOFF_BASE = 1.0
+"""Seconds within which the first attempt after a failure is made; each further failure doubles them."""
 BACKOFF_CAP = 30.0
 """Seconds between two attempts at most, however long the store is away."""
 STOP_BUDGET = 5.0
 """Seconds that leaving may take in all (or ``drain_delay`` and one more, where that is longer)."""
 _FLOOR = 0.05
+"""Seconds between two attempts at least."""
 _GRACE = 1.0
+"""Seconds that a call which is under way may take to end."""
 _OVER = (RegistryClosed, WrongLoop)
 """Errors after which not even leaving can be told to the store."""
 
@@ -234,12 +238,9 @@ class Writer:
         except RegistryError as error:
             return error
         except (Exception, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            if isinstance(error, asyncio.CancelledError) and process.cancelling():
                 raise
-            found = RegistryError(f"{self.registry.url}: {type(error).__name__}: {error}")
-            found.__cause__ = error
-            return found
+            return unexpected(error, self.registry.url)
         return None
 
     # -- withdrawing -----------------------------------------------------------------------------

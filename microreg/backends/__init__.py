@@ -1,1 +1,1 @@
-"""The backends that come with microreg: memory, static, mdns. None imports another."""
+"""The backends that come with microreg: memory, static, mdns, http. None imports another."""

@@ -5,10 +5,8 @@ What is the same for every registry is here; what only a backend can know is its
 
 from __future__ import annotations
 
-import os
-
 from microreg import connect
-from microreg.connect import DEFAULT_URL
+from microreg.connect import config_string
 from microreg.doctor import address, calls, config, system
 from microreg.errors import ConfigError, RegistryError
 from microreg.findings import Finding
@@ -30,9 +28,10 @@ async def examine(
     """
     findings = list(system.findings())
     try:
-        parsed = RegistryURL.parse(url or os.environ.get("MICROREG_REGISTRY") or DEFAULT_URL)
-        parsed = parsed if timeout is None else parsed.with_timeout(timeout)
-        registry = connect(parsed)
+        with config_string(url) as found:
+            parsed = RegistryURL.parse(found)
+            parsed = parsed if timeout is None else parsed.with_timeout(timeout)
+            registry = connect(parsed)
     except ConfigError as error:
         return (*findings, config.INVALID(f"the config string cannot be used: {error}"))
     findings += config.findings(parsed, ttl)

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from microreg import Node, Service
-from microreg.checked import Checked
+from microreg.checked import patience
 from microreg.errors import (
     PermissionDenied,
     RegistryError,
@@ -18,6 +18,7 @@ from microreg.errors import (
     Unsupported,
 )
 from microreg.findings import Finding, Kind, Severity
+from microreg.options import duration_text
 from microreg.registry import Registry
 from microreg.toolkit import end
 
@@ -76,7 +77,9 @@ WRITE_FAILED = Kind(
 
 _NAME = "microreg-doctor-"
 _CALLS = 5
+"""Lookups that are timed."""
 _SEEN = 5.0
+"""Seconds within which everybody sees what was written."""
 _STEP = 0.1
 _PORT = 9  # discard (RFC 863): nobody is to call it
 
@@ -114,14 +117,14 @@ def _answered(names: Sequence[str], seconds: Sequence[float], ttl: float | None)
     """What there is to say of calls that took so long; of their speed only where there is a ``ttl``."""
     counted = f"{len(names)} service" + "s" * (len(names) != 1)
     found = [
-        ANSWERED(f"the registry answers: {counted}, a lookup takes {_shown(seconds[len(seconds) // 2])}"),
+        ANSWERED(f"the registry answers: {counted}, a lookup takes {duration_text(seconds[len(seconds) // 2])}"),
         GRANTED("listing, looking up and watching are allowed"),
     ]
     if ttl is not None:
         between = ttl / 3
         kind = SLOW if seconds[-1] > between / 5 else RENEWED
         renewals = f"renewals come every {between:.3g} s (ttl {ttl:g} s)"
-        found.append(kind(f"a call takes up to {_shown(seconds[-1])}, {renewals}"))
+        found.append(kind(f"a call takes up to {duration_text(seconds[-1])}, {renewals}"))
     return found
 
 
@@ -192,8 +195,7 @@ async def _timed(call: Callable[[], Awaitable[None]]) -> float:
 
 async def _watched(registry: Registry, name: str) -> None:
     """Wait for the first event of a watch. Raises what keeps it from coming: at once where that is a refusal."""
-    checked = registry.unwrap(Checked)
-    patience = (checked or registry).options.timeout
+    seconds = patience(registry)
     async with registry.watch(name) as watch:
 
         async def hear() -> None:
@@ -201,12 +203,12 @@ async def _watched(registry: Registry, name: str) -> None:
 
         first = asyncio.create_task(hear(), name="microreg doctor watch")
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(seconds):
                 while not (await asyncio.wait([first], timeout=_STEP))[0]:
                     if isinstance(watch.error, PermissionDenied):
                         raise watch.error
         except TimeoutError:
-            raise watch.error or RegistryTimeout(f"a watch told nothing within {patience:g} s") from None
+            raise watch.error or RegistryTimeout(f"a watch told nothing within {seconds:g} s") from None
         finally:
             if not first.done():
                 await end(first)
@@ -219,7 +221,3 @@ def _failure(error: RegistryError, doing: str) -> Finding:
     if isinstance(error, RegistryUnavailable):
         return AWAY(f"{doing}{error}")
     return FAILED(f"{doing}{error}")
-
-
-def _shown(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"

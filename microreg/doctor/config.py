@@ -17,7 +17,7 @@ INVALID = Kind(
     "config.invalid",
     Severity.ERROR,
     "the config string cannot be used: a scheme, option, file or interface that is wrong, not there or not installed",
-    "correct the config string; microreg plugins lists what is installed and every option",
+    "correct the config string; microreg plugins lists what is installed, microreg plugins NAME the options of one",
 )
 CLEAR_TEXT = Kind(
     "config.clear-text",

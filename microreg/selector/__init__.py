@@ -13,28 +13,23 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self, TypeVar
 
-from microreg import process
 from microreg.arguments import check_attempts, check_timeout, shown
 from microreg.checked import Checked
-from microreg.errors import ConfigError, RegistryClosed, WrongLoop
-from microreg.layers.cache import CacheLayer, cached
+from microreg.errors import ConfigError
 from microreg.model import Node
-from microreg.options import Options
 from microreg.registry import Registry
-from microreg.rules import check_name
 from microreg.selector.budget import RetryBudget
 from microreg.selector.choosing import Chooser
 from microreg.selector.explain import Explanation, Standing, explained
 from microreg.selector.filters import Filter, parse
 from microreg.selector.members import Member
+from microreg.selector.names import Names
 from microreg.selector.outliers import Outliers
-from microreg.selector.pool import Index, Pool
-from microreg.selector.reports import Reports, Tracked
+from microreg.selector.reports import Tracked
 from microreg.selector.retries import Retries
 from microreg.selector.settings import BUDGET, OUTLIERS, Errors, Settings, check_errors, check_latency, check_node
 from microreg.selector.strategies import Key, Keyed, KeyedPick, Pick, Strategy
 from microreg.selector.tally import CallStatistics
-from microreg.selector.vacant import Vacant
 
 __all__ = [
     "BUDGET",
@@ -95,29 +90,15 @@ class Selector:
         self.registry = registry
         self._chooser = Chooser(strategy)
         self._picks = self._chooser.picks
-        self._settings = Settings(parse(filters), zone or "", outliers, slow_start, retry_budget, clock, rng)
+        settings = Settings(parse(filters), zone or "", outliers, slow_start, retry_budget, clock, rng)
         self._failures = check_errors(failures, "failures")
-        self._cache: CacheLayer | None = None
-        self._own: CacheLayer | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._over = ""  # why no call is possible any more
-        self._pools: dict[str, Pool] = {}
-        self._index: Index = {}
-        self._vacant = Vacant(self._pools)
+        self._names = Names(registry, self._chooser, settings)
 
     async def __aenter__(self) -> Self:
-        if self._cache is not None or self._over:
-            raise RegistryClosed("this Selector was used before; make another")
-        self._loop = asyncio.get_running_loop()
-        self._rules = self._settings.rules(self._loop)
+        self._names.open()
         checked = self.registry.unwrap(Checked)
         if checked is not None:
             checked.users.add(self)
-        self._reports = Reports(self._loop, self._rules.clock, checked)
-        process.in_child(self, Selector._after_fork)
-        self._cache = cached(self.registry)
-        if self._cache is None:
-            self._cache = self._own = CacheLayer(self.registry, self.registry.url, Options())
         return self
 
     async def __aexit__(
@@ -127,13 +108,7 @@ class Selector:
 
     async def close(self) -> None:
         """Stop following. Waiting ``select`` calls end with RegistryClosed. Closing twice is fine."""
-        self._over = self._over or "was closed; make another"
-        pools = list(self._pools.values())
-        self._let_go()
-        for pool in pools:
-            pool.close()
-        if self._own is not None:
-            await self._own.stop()
+        await self._names.close()
 
     @property
     def picks(self) -> Mapping[str, Pick]:
@@ -143,7 +118,7 @@ class Selector:
     @property
     def statistics(self) -> Mapping[str, CallStatistics]:
         """How the calls to each name went so far, of the names that are followed. Any thread may ask."""
-        return {pool.name: pool.statistics for pool in tuple(self._pools.values())}
+        return {pool.name: pool.statistics for pool in tuple(self._names.pools.values())}
 
     def pick(self, name: str, *, key: Key | None = None) -> Node:
         """The next node, at once and without I/O. Raises NoNodeAvailable; the first pick of a name starts to follow it.
@@ -181,10 +156,10 @@ class Selector:
 
         Errors of ``failures`` count against the node, beside those that the Selector was given.
         """
-        pool, node = self._known(name), check_node(node)
+        pool, node = self._names.known(name), check_node(node)
         member = pool.membership.members.get(node.id) if pool is not None else None
         errors = self._failures + check_errors(failures, "failures")
-        return self._opened().tracked(name, node, member, pool, errors)
+        return self._names.opened().tracked(name, node, member, pool, errors)
 
     def report(self, node: Node, *, latency: float | None = None, error: BaseException | None = None) -> None:
         """Say how a call to a picked node ended: its latency in seconds, and the error where the node failed.
@@ -194,10 +169,10 @@ class Selector:
         """
         if latency is not None:
             latency = check_latency(latency)
-        reports = self._opened()
+        reports = self._names.opened()
         if isinstance(error, asyncio.CancelledError):
             return
-        for pool in tuple(self._index.get(check_node(node).id, ())):
+        for pool in tuple(self._names.index.get(check_node(node).id, ())):
             member = pool.membership.members.get(node.id)
             if member is not None and member.node.address == node.address:
                 reports.put(pool, member, latency, error is not None)
@@ -242,37 +217,18 @@ class Selector:
         of the calls. Any thread may ask, one at a time.
         """
         attempts = check_attempts(attempts)
-        self._opened()
-        return Retries(lambda: self._known(name), self._chooser, self._rules, attempts, key)
+        self._names.opened()
+        return Retries(lambda: self._names.known(name), self._chooser, self._names.rules, attempts, key)
 
     def explain(self, name: str) -> Explanation:
         """Every known node of a name, and why it is selected or not, with numbers; ``print`` it.
 
         Like ``pick``, the first call for a name starts to follow it.
         """
-        return explained(self._pool(name), self._chooser, self._rules)
-
-    def _after_fork(self) -> None:
-        self._over = process.FORKED
-        self._let_go()
-
-    def _let_go(self) -> None:
-        self._pools.clear()
-        self._picks.clear()
-        self._index.clear()
-        self._vacant.clear()
-        if self._loop is not None:
-            self._reports.stop()
-
-    def _opened(self) -> Reports:
-        if self._over:
-            raise RegistryClosed(f"this Selector {self._over}")
-        if self._loop is None:
-            raise RegistryClosed("this Selector is not open: use `async with Selector(registry) as selector:`")
-        return self._reports
+        return explained(self._names.pool(name), self._chooser, self._names.rules)
 
     def _first_pick(self, name: str) -> Pick:
-        pool = self._pool(name)
+        pool = self._names.pool(name)
         pick = self._picks.get(name)
         if pick is None:
             raise pool.unavailable("can be selected now")
@@ -280,8 +236,8 @@ class Selector:
 
     async def _awaited(self, name: str, timeout: float) -> Pick:
         timeout = check_timeout(timeout)
-        pool = self._pool(name)
-        self._check_loop(name)
+        pool = self._names.pool(name)
+        self._names.check_loop(name)
         try:
             async with asyncio.timeout(timeout):
                 while (pick := self._picks.get(name)) is None:
@@ -289,32 +245,3 @@ class Selector:
         except TimeoutError:
             raise pool.unavailable(f"within {timeout:g} s") from None
         return pick
-
-    def _pool(self, name: str) -> Pool:
-        pool = self._known(name)
-        if pool is None:
-            self._opened()
-            self._check_loop(name)
-            assert self._cache is not None
-            pool = Pool(name, self._cache, self._rules, self._index, self._publish)
-            pool.start()
-            self._pools[name] = pool
-            self._vacant.make_room()
-        return pool
-
-    def _known(self, name: str) -> Pool | None:
-        """The pool of a name that is followed. Raises InvalidService for what cannot be a name."""
-        if not isinstance(name, str) or name not in self._pools:
-            check_name(name)
-        return self._pools.get(name)
-
-    def _publish(self, pool: Pool) -> None:
-        self._chooser.publish(pool, self._rules)
-        self._vacant.note(pool)
-
-    def _check_loop(self, name: str) -> None:
-        if process.running_loop() is not self._loop:
-            raise WrongLoop(
-                f"no node of {name!r} is known yet, and only the loop that opened this Selector can follow it: "
-                "select() the name once there"
-            )

@@ -8,6 +8,7 @@ from typing import Literal
 
 from microreg.layers.cache import Freshness
 from microreg.model import Node
+from microreg.options import duration_text
 from microreg.selector import strategies
 from microreg.selector.choosing import Chooser
 from microreg.selector.filters import name_of
@@ -127,17 +128,11 @@ def _cells(standing: Standing) -> tuple[str, ...]:
         node.status.value,
         f"{standing.weight:g}",
         gets if standing.selected else "",
-        _seconds(standing.latency),
+        "?" if standing.latency is None else duration_text(standing.latency),
         str(standing.outstanding),
         str(standing.failures),
         standing.why,
     )
-
-
-def _seconds(latency: float | None) -> str:
-    if latency is None:
-        return "?"
-    return f"{latency:.3g} s" if latency >= 1 else f"{latency * 1e3:.3g} ms"
 
 
 def explained(pool: Pool, chooser: Chooser, rules: Rules) -> Explanation:

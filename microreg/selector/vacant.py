@@ -12,6 +12,7 @@ _MOST = 1000
 """So many names without a node are followed."""
 
 _CANDIDATES = 16
+"""Names that are looked at for one that can make room."""
 
 
 class Vacant:

@@ -26,8 +26,11 @@ R = TypeVar("R")
 _GRACE = 6.0
 """Seconds that an interrupted call may take to end: an announcement leaves within five."""
 _LAST = 5.0
+"""Seconds that closing may take in the loop."""
 _WIND_DOWN = 2.0
+"""Seconds that the tasks which are left then may take to end."""
 _WORKERS = 2.0
+"""Seconds that plain functions of the user may take to return."""
 
 _Last = Callable[[], Awaitable[None]]
 

@@ -12,7 +12,6 @@ from typing import NoReturn, TypeVar
 from microreg.errors import RegistryError, ServiceNotFound
 from microreg.model import EMPTY, Node, Service
 from microreg.registry import Layer, Registry
-from microreg.rules import DEFAULT_TTL
 from microreg.testing.check import Check, ConformanceError
 from microreg.testing.faults import Faults
 from microreg.testing.harness import Harness
@@ -26,6 +25,7 @@ __all__ = ["Case", "Client"]
 T = TypeVar("T")
 E = TypeVar("E", bound=RegistryError)
 _CLEANUP = 5.0
+_LONG = 120.0
 _LOG = 400
 
 
@@ -212,8 +212,8 @@ class Client(Layer):
         self._log = log
         self._written: dict[tuple[str, str], Service] = {}
 
-    async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
-        """See :meth:`Registry.register`."""
+    async def register(self, service: Service, *, ttl: float = _LONG) -> None:
+        """See :meth:`Registry.register`; for longer than a check may take, where none says otherwise."""
         self._written |= {(record.name, record.nodes[0].id): record for record in service.records()}
         await self._told(f"register {show(service)} for {ttl:g} s", self.inner.register(service, ttl=ttl))
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from microreg.backends.memory import MemoryRegistry
 from microreg.checked import Checked
-from microreg.composite import Composite
 from microreg.connect import connect
 from microreg.errors import ConfigError
 from microreg.layers.namespace import NamespaceLayer
@@ -78,7 +77,7 @@ class Harness:
         self.longest_name = longest_name or (namespace.longest_name if namespace is not None else LONGEST_NAME)
         in_memory = first.unwrap(MemoryRegistry) is not None
         self.command = COMMAND if command is None and self.url and not in_memory else command
-        alone = in_memory and first.unwrap(Composite) is None  # one part that is down is not the store that is down
+        alone = in_memory and not first.url.parts  # one part that is down is not the store that is down
         self.faults = faults or (MemoryFaults(self.connect) if alone else Faults())
 
     def connect(self) -> Registry:

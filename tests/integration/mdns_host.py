@@ -65,7 +65,7 @@ async def obey(registry: Registry, name: str, command: dict[str, Any], running: 
             say("got", nodes={node.id: node.address for service in services for node in service.nodes})
         case {"connect": address}:
             try:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(20):
                     _, writer = await asyncio.open_connection(*split_address(address))
             except OSError as error:
                 say("connected", address=address, error=str(error))

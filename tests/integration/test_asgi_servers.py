@@ -27,7 +27,7 @@ from microreg.integrations.asgi import Announced
 async def app(scope, receive, send):
     assert scope["type"] == "http"
     if scope["path"] == "/slow":
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(3)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
     await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
 
@@ -44,7 +44,7 @@ from microreg.integrations.asgi import Announced
 
 async def respond(request):
     if request.url.path == "/slow":
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(3)
     return PlainTextResponse(str(os.getpid()), headers={"connection": "close"})
 
 @contextlib.asynccontextmanager
@@ -121,11 +121,11 @@ class Caller:
     async def some(self) -> None:
         """Wait for some more answers."""
         enough = self.answers + 20
-        await wait_until(lambda: self.answers >= enough, 20)
+        await wait_until(lambda: self.answers >= enough, 60)
 
 
 async def get(node: Node, path: str) -> str:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         reader, writer = await asyncio.open_connection(node.host, node.port)
         try:
             writer.write(f"GET {path} HTTP/1.1\r\nHost: {node.host}\r\nConnection: close\r\n\r\n".encode())
@@ -213,20 +213,20 @@ def test_no_call_fails_when_a_server_stops(
         name = unique()
         async with calling(name) as caller:
             command_line = command.format(port=reserve_port(caller))
-            async with serving(tmp_path, command_line, app, NAME=name, DRAIN="1") as process:
-                await wait_until(lambda: len(caller.nodes) == workers, 20)
+            async with serving(tmp_path, command_line, app, NAME=name, DRAIN="2") as process:
+                await wait_until(lambda: len(caller.nodes) == workers, 60)
                 await caller.some()
                 slow = asyncio.create_task(caller.call(caller.any(), "/slow"))
                 await caller.some()
                 told(process.pid, signal.SIGTERM)
-                await asyncio.wait_for(process.wait(), 20)
+                await asyncio.wait_for(process.wait(), 60)
                 await slow
             assert caller.failures == []
             await wait_until(lambda: caller.left == caller.seen and len(caller.seen) == workers)
             if app is STARLETTE:
                 assert lifespans(tmp_path) == (workers, workers)
 
-    run(main(), 50)
+    run(main())
 
 
 def test_workers_that_are_replaced_one_by_one_leave_no_gap(tmp_path: Path) -> None:
@@ -235,18 +235,18 @@ def test_workers_that_are_replaced_one_by_one_leave_no_gap(tmp_path: Path) -> No
     async def main() -> None:
         name = unique()
         async with calling(name, attempts=2) as caller:
-            command = f"{UVICORN} --workers 2".format(port=reserve_port(caller))
+            command = f"{UVICORN} --workers 2 --timeout-worker-healthcheck 60".format(port=reserve_port(caller))
             async with serving(tmp_path, command, STARLETTE, NAME=name, DRAIN="0.5") as process:
-                await wait_until(lambda: len(caller.nodes) == 2, 20)
+                await wait_until(lambda: len(caller.nodes) == 2, 60)
                 await caller.some()
                 caller.fewest = 2
                 process.send_signal(signal.SIGHUP)
-                await wait_until(lambda: len(caller.seen) == 4 and len(caller.left) == 2, 20)
+                await wait_until(lambda: len(caller.seen) == 4 and len(caller.left) == 2, 60)
                 await caller.some()
                 assert caller.failures == [] and caller.fewest >= 1
                 assert caller.nodes.keys() == caller.seen - caller.left
 
-    run(main(), 50)
+    run(main())
 
 
 def test_a_reloaded_application_is_another_node(tmp_path: Path) -> None:
@@ -255,16 +255,16 @@ def test_a_reloaded_application_is_another_node(tmp_path: Path) -> None:
         async with calling(name) as caller:
             command = f"{UVICORN} --reload".format(port=reserve_port(caller))
             async with serving(tmp_path, command, PLAIN, NAME=name, DRAIN="0.5"):
-                await wait_until(lambda: caller.nodes, 20)
+                await wait_until(lambda: caller.nodes, 60)
                 (old,) = caller.nodes.values()
-                await wait_until(lambda: _touched(tmp_path / "app.py") and caller.left, 20, step=0.5)
-                await wait_until(lambda: caller.nodes, 20)
+                await wait_until(lambda: _touched(tmp_path / "app.py") and caller.left, 60, step=0.5)
+                await wait_until(lambda: caller.nodes, 60)
                 (new,) = caller.nodes.values()
                 assert new.id != old.id and new.address == old.address
                 await caller.some()
                 assert caller.failures == []
 
-    run(main(), 50)
+    run(main())
 
 
 def _touched(path: Path) -> bool:
@@ -278,14 +278,14 @@ def test_a_second_ctrl_c_ends_the_draining(tmp_path: Path) -> None:
         async with calling(name) as caller:
             command = UVICORN.format(port=reserve_port(caller))
             async with serving(tmp_path, command, STARLETTE, NAME=name, DRAIN="600") as process:
-                await wait_until(lambda: caller.nodes, 20)
+                await wait_until(lambda: caller.nodes, 60)
                 process.send_signal(signal.SIGINT)
-                await wait_until(lambda: caller.left, 20)
+                await wait_until(lambda: caller.left, 60)
                 assert process.returncode is None
                 process.send_signal(signal.SIGINT)
-                await asyncio.wait_for(process.wait(), 20)
+                await asyncio.wait_for(process.wait(), 60)
 
-    run(main(), 50)
+    run(main())
 
 
 def test_a_port_of_another_program_is_never_announced(tmp_path: Path) -> None:
@@ -294,12 +294,12 @@ def test_a_port_of_another_program_is_never_announced(tmp_path: Path) -> None:
         async with calling(name) as caller, _somebody(caller) as port:
             command = UVICORN.format(port=port)
             async with serving(tmp_path, command, STARLETTE, NAME=name, DRAIN="0") as process:
-                assert await asyncio.wait_for(process.wait(), 20) != 0
+                assert await asyncio.wait_for(process.wait(), 60) != 0
             await wait_until(lambda: "address already in use" in log_of(tmp_path))
             assert lifespans(tmp_path) == (1, 1)
             assert caller.seen == set()
 
-    run(main(), 50)
+    run(main())
 
 
 @asynccontextmanager

@@ -12,9 +12,12 @@ first, second = etcd("first"), microreg_server(name="second")
 PARTS = f"etcd://127.0.0.1:{first.port}|http://127.0.0.1:{second.port}"
 FEW = [check for check in CHECKS if not check.alone and not check.requires & {*FAULTS}]
 
-TestMirror = contract(Harness(f"mirror:{PARTS}"), FEW, around=lambda: running(first, second))
+# etcd grants two seconds at least.
+TestMirror = contract(
+    Harness(f"mirror:{PARTS}", ttl=2.0, grace=5, patience=10), FEW, around=lambda: running(first, second)
+)
 TestMerged = contract(
-    Harness(f"fallback:{PARTS}#merge=true"),
+    Harness(f"fallback:{PARTS}#merge=true", ttl=2.0, grace=5, patience=10),
     [check for check in FEW if check.id.startswith(("register.", "watch."))],
     around=lambda: running(first, second),
 )

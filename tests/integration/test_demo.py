@@ -220,8 +220,8 @@ def test_a_service_that_cannot_start_is_heard_with_its_reason() -> None:
         journal = Journal(time.monotonic)
         async with Processes("nonsense://", "demo-x", 1.0, journal) as processes:
             await processes.start("alpha")
-            with pytest.raises(ChildDied, match="alpha ended with exit code 2: no backend 'nonsense'"):
-                await asyncio.wait_for(asyncio.shield(processes.died), 10)
+            with pytest.raises(ChildDied, match="alpha ended with exit code 2: .*no backend 'nonsense'"):
+                await asyncio.wait_for(asyncio.shield(processes.died), 60)
         assert journal.story("alpha").exit_code == 2
 
     run(play_it())
@@ -246,11 +246,11 @@ def demo(*arguments: str) -> Generator[subprocess.Popen[bytes], None, None]:
 
 def test_the_demo_shows_what_it_promises() -> None:
     began = time.monotonic()
-    with demo("--pace", "0.05", "--ttl", "1s") as process:
-        out, err = process.communicate(timeout=30)
+    with demo("--pace", "0.05", "--ttl", "2s") as process:
+        out, err = process.communicate(timeout=120)
     text = out.decode()
     assert (process.returncode, err) == (0, b""), text
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 100
     assert "\x1b" not in text
     numbers = dict(re.findall(r"^  ([^:\n]+): +(.+)$", text, re.MULTILINE))
     assert int(numbers["calls made"]) >= 20

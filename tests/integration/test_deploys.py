@@ -125,9 +125,9 @@ async def loaded(fleet: Deployed, method: str) -> AsyncGenerator[Load]:
         # uvicorn closes what was idle for 5 seconds, which a request must not meet: clients give up sooner.
         inner = httpx.AsyncHTTPTransport(limits=httpx.Limits(keepalive_expiry=2.0))
         services = AsyncRegistryTransport(selector, transport=inner)
-        client = await stack.enter_async_context(httpx.AsyncClient(transport=services, timeout=20))
-        await selector.select(fleet.service, timeout=20)
-        await wait_until(lambda: len(selector.explain(fleet.service).selected) == len(fleet.running), timeout=20)
+        client = await stack.enter_async_context(httpx.AsyncClient(transport=services, timeout=60))
+        await selector.select(fleet.service, timeout=60)
+        await wait_until(lambda: len(selector.explain(fleet.service).selected) == len(fleet.running), timeout=60)
         load = Load(client, f"http://{fleet.service}.microreg/", method)
         task = asyncio.create_task(load.run())
         try:
@@ -157,35 +157,34 @@ async def _known(registry: Registry, fleet: Deployed) -> None:
 
 
 def test_a_rolling_restart_fails_no_request() -> None:
-    """Three processes, each replaced in turn, for 20 seconds, under requests that must not be made twice."""
+    """Three processes, each replaced in turn, for 20 seconds at least, under requests that must not be made twice."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         async with deployed(MDNS, 3) as fleet, loaded(fleet, "POST") as load:
             end, replaced = loop.time() + 20, 0
-            while loop.time() < end:
+            while loop.time() < end or replaced < 3:  # each is replaced
                 young = await fleet.start()
-                await wait_until(partial(_answered, load, young), timeout=20)
+                await wait_until(partial(_answered, load, young), timeout=60)
                 await fleet.stop(fleet.running[0])
                 replaced += 1
-            assert replaced >= 3, "each was replaced"
             assert len(load.answers) >= 6
 
-    run(main(), timeout=90)
+    run(main(), timeout=170)
 
 
 def test_a_killed_node_fails_no_request_that_may_be_repeated(server: ServerProcess) -> None:
     async def main() -> None:
         async with deployed(f"etcd://127.0.0.1:{server.port}", 3) as fleet, loaded(fleet, "GET") as load:
             for _ in range(2):
-                await wait_until(lambda: all(_answered(load, each) for each in fleet.running), timeout=20)
+                await wait_until(lambda: all(_answered(load, each) for each in fleet.running), timeout=60)
                 await fleet.kill(fleet.running[0])
                 load.answers.clear()
-                await wait_until(lambda: load.answers.total() >= 2 * RATE, timeout=20)
+                await wait_until(lambda: load.answers.total() >= 2 * RATE, timeout=60)
                 young = await fleet.start()
-                await wait_until(partial(_answered, load, young), timeout=20)
+                await wait_until(partial(_answered, load, young), timeout=60)
 
-    run(main(), timeout=90)
+    run(main(), timeout=170)
 
 
 def test_an_etcd_that_dies_and_comes_back_empty_fails_no_request(server: ServerProcess) -> None:
@@ -194,16 +193,16 @@ def test_an_etcd_that_dies_and_comes_back_empty_fails_no_request(server: ServerP
     async def main() -> None:
         url = f"etcd://127.0.0.1:{server.port}"
         async with deployed(url, 3) as fleet, loaded(fleet, "GET") as load:
-            await wait_until(lambda: all(_answered(load, each) for each in fleet.running), timeout=20)
+            await wait_until(lambda: all(_answered(load, each) for each in fleet.running), timeout=60)
             await asyncio.to_thread(server.kill)
             await asyncio.sleep(20)
             await asyncio.to_thread(partial(server.restart, wipe=True))
             async with connect(url) as others:
                 await _known(others, fleet)
             load.answers.clear()
-            await wait_until(lambda: all(_answered(load, each) for each in fleet.running), timeout=20)
+            await wait_until(lambda: all(_answered(load, each) for each in fleet.running), timeout=60)
 
-    run(main(), timeout=140)
+    run(main(), timeout=170)
 
 
 CLIENT = """
@@ -241,4 +240,4 @@ def test_a_client_starts_while_the_registry_is_down(server: ServerProcess, tmp_p
             await asyncio.to_thread(server.kill)
             assert await call(kept, fleet.service) == str(process.pid)
 
-    run(main(), timeout=60)
+    run(main())

@@ -72,6 +72,10 @@ def test_wrong_options_are_2(cli: Cli) -> None:
 def test_the_registry_of_the_environment(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MICROREG_REGISTRY", "static://a=127.0.0.1:80")
     assert "the registry is static://a=127.0.0.1:80" in cli().out
+    assert "the registry is memory://here" in cli("--registry", "memory://here").out
+    assert cli("memory://here", "--registry", "memory://there").code == 2
+    monkeypatch.setenv("MICROREG_REGISTRY", "nosuch://")
+    assert "cannot be used: $MICROREG_REGISTRY: no backend 'nosuch'" in cli().out
 
 
 def test_what_others_say_steers_no_terminal_and_tells_no_secret(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ async def examined(program: Program, url: str, **env: str) -> tuple[Finding, ...
     """What a doctor on that host finds."""
     id = f"{url} {env}"
     program.tell(examine=url, env=env, id=id)
-    await wait_until(partial(program.heard, event="examined", id=id), 20)
+    await wait_until(partial(program.heard, event="examined", id=id), 60)
     findings = program.heard(event="examined", id=id)[-1]["findings"]
     return tuple(Finding(**{**each, "severity": Severity(each["severity"])}) for each in findings)
 
@@ -103,7 +103,7 @@ def test_a_firewall_that_drops_multicast(net: Network) -> None:
             assert "a question to the group does not come back" in found(dropped, "mdns.deaf").what
             assert "eth0" in found(stopped, "mdns.mute").what
 
-    run(main(), 60)
+    run(main())
 
 
 def test_neighbours_that_are_slow_or_live_in_another_week(net: Network) -> None:
@@ -118,10 +118,10 @@ def test_neighbours_that_are_slow_or_live_in_another_week(net: Network) -> None:
                 neighbour.tell(announce="a", address="10.0.0.2:80")
                 other.tell(announce="b", address="10.0.0.1:80")
                 for program, id in ((neighbour, "a"), (other, "b")):
-                    await wait_until(partial(program.heard, event="announced", id=id), 20)
+                    await wait_until(partial(program.heard, event="announced", id=id), 60)
                 told = await examined(doctor, MDNS)
                 assert found(told, "settle.short").what.startswith("on eth0 (10.0.0.1) answers come")
                 assert found(told, "mdns.clock-ahead").what.startswith("1 records")
                 assert "share UDP port 5353" in found(told, "mdns.port-shared").what
 
-    run(main(), 60)
+    run(main())

@@ -27,7 +27,7 @@ class Faults(ServerFaults):
 
 
 TestHttp = contract(
-    Harness(f"http://127.0.0.1:{proxy.port}?timeout=3s", faults=Faults(server, proxy), ttl=1.0),
+    Harness(f"http://127.0.0.1:{proxy.port}?timeout=3s", faults=Faults(server, proxy), ttl=2.0, grace=5, patience=10),
     around=lambda: running(store, server, proxy),
 )
 
@@ -46,7 +46,13 @@ class KeptFaults(ServerFaults):
 
 
 TestHttpWithState = contract(
-    Harness(f"http://127.0.0.1:{before_kept.port}?timeout=3s", faults=KeptFaults(kept, before_kept), ttl=1.0),
+    Harness(
+        f"http://127.0.0.1:{before_kept.port}?timeout=3s",
+        faults=KeptFaults(kept, before_kept),
+        ttl=2.0,
+        grace=5,
+        patience=10,
+    ),
     [each for each in CHECKS if each.id in KEPT],
     around=lambda: running(kept, before_kept),
 )

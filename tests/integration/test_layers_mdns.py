@@ -4,7 +4,7 @@ import pytest
 
 from microreg.testing import CHECKS, Harness, contract
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("alone")]  # the first test runs all checks
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("alone")]  # the first test runs all checks
 
 # Where a layer has a hand in; how writes travel, test_mdns_conformance.py checks.
 READ = ("get.", "list.", "watch.", "general.", "deregister.")

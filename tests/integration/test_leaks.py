@@ -7,36 +7,25 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import TypeVar
 
 import pytest
 
 import microreg
 import support
 from microreg import Registry, Selector, connect
-from microreg.backends.memory import MemoryRegistry, MemoryStore
+from microreg.backends.memory import MemoryStore
 from microreg.catalog import Catalog
 from microreg.checked import Checked
 from microreg.errors import RegistryError
 from microreg.events import Change
 from microreg.model import Service
-from microreg.testing.virtual import VirtualLoop
 from strategies import record
+from support import store_of
+from timeless import run
 
-T = TypeVar("T")
 MANY = 500
-
-
-def run(main: Coroutine[object, object, T]) -> T:
-    return support.run(main, timeout=50_000, loop_factory=VirtualLoop)
-
-
-def store_of(registry: Registry) -> MemoryStore:
-    memory = registry.unwrap(MemoryRegistry)
-    assert memory is not None
-    return memory.store
 
 
 def held() -> tuple[int, int, int]:
@@ -185,7 +174,7 @@ async def cancelled_at_every_step(registry: Registry, call: Callable[[Registry],
 async def back_to(before: tuple[int, int, int], step: int) -> None:
     """What was cancelled while it was closing ends by itself, soon."""
     what = f"back to {before} tasks, threads and files after a cancellation at step {step}"
-    await support.wait_until(lambda: held() == before, timeout=1.0, what=what)
+    await support.wait_until(lambda: held() == before, what=what)
 
 
 async def cancelled_after(task: asyncio.Future[object], turns: int) -> bool:

@@ -79,9 +79,9 @@ class Avahi:
         bus = "dbus-daemon", f"--config-file={self._folder / 'bus.conf'}", "--nofork", "--nopidfile"
         daemon = "avahi-daemon", "--no-drop-root", "--no-chroot", f"--file={self._folder / 'daemon.conf'}"
         async with self.run(*bus):
-            await wait_until(self._bus.exists, 10)
+            await wait_until(self._bus.exists, 30)
             async with self.run(*daemon, mounts=self._mounts):
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     while not await self._answers():
                         pass
                 yield
@@ -93,7 +93,7 @@ class Avahi:
 
     async def _answers(self) -> bool:
         async with self.run("avahi-browse", "--all", "--terminate", "--parsable") as asking:
-            await wait_until(lambda: asking.ended, 10)
+            await wait_until(lambda: asking.ended, 30)
             return await asking.status() == 0
 
 
@@ -141,11 +141,11 @@ def test_avahi_sees_us_and_we_see_it(
             avahi.run(*browse, TYPE) as all,
             avahi.run(*browse, SUBTYPE) as greeters,
         ):
-            await wait_until(lambda: program.heard(event="snapshot"), 15)
+            await wait_until(lambda: program.heard(event="snapshot"), 30)
             program.tell(announce="n1", port=8080, ttl=60, version="1.2", metadata={"zone": "eu", "motto": "guten Tag"})
             metadata = {"m.zone": "eu", "m.motto": "guten Tag"}
             for browser in all, greeters:
-                await wait_until(partial(resolved, browser), 8)
+                await wait_until(partial(resolved, browser), 30)
                 [(instance, [target, *rest])] = resolved(browser).items()
                 assert instance.startswith("greeter-n1-")
                 assert target.startswith("microreg-") and target.endswith(".local")
@@ -155,16 +155,16 @@ def test_avahi_sees_us_and_we_see_it(
                 assert text == {"n": "greeter", "i": "n1", "a": join_address(address, 8080), "v": "1.2"} | metadata
 
             async with avahi.run(*publish):
-                await wait_until(lambda: nodes(program) == mine | its, 10, what=lambda: f"known is {nodes(program)}")
+                await wait_until(lambda: nodes(program) == mine | its, 30, what=lambda: f"known is {nodes(program)}")
                 program.tell(get="greeter")
-                await wait_until(lambda: program.heard(event="got", nodes=mine | its), 10)
-            await wait_until(lambda: nodes(program) == mine, 10, what=lambda: f"known is {nodes(program)}")
+                await wait_until(lambda: program.heard(event="got", nodes=mine | its), 30)
+            await wait_until(lambda: nodes(program) == mine, 30, what=lambda: f"known is {nodes(program)}")
             gone = [(line["id"], line["reason"]) for line in program.heard(event="delete")]
             assert gone == [(id, "deregistered") for id in its]
             assert [line["id"] for line in program.heard(event="create")] == ["n1", *its]
             assert program.heard(event="update") == []
 
             program.tell(leave="n1")
-            await wait_until(lambda: not resolved(all) and not resolved(greeters), 8)
+            await wait_until(lambda: not resolved(all) and not resolved(greeters), 30)
 
-    run(main(), 60)
+    run(main())

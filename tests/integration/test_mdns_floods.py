@@ -104,7 +104,7 @@ def test_ten_thousand_fake_nodes(
                 ours = [change for change in fold.changes if (change.service.name, change.node.id) == (name, "a")]
                 assert [change.action for change in ours] == ["update"]
 
-    run(main(), 60)
+    run(main())
     assert caplog.text.count("somebody may be flooding this network") == 1
 
 
@@ -132,7 +132,7 @@ def test_mutated_packets_take_no_long_step(monkeypatch: pytest.MonkeyPatch, capl
                 await wait_until(lambda: fold.catalog.get(name, "a") == service(name))
             assert steps.worst < 0.05, (steps.worst, steps.what)
 
-    run(main(), 60)
+    run(main())
     assert "a packet could not be handled" not in caplog.text
 
 
@@ -169,7 +169,7 @@ def test_packets_full_of_questions_take_no_long_step(
                 await fold.until(lambda each: each.catalog.get(name, "last") is not None)
             assert steps.worst < 0.05, (steps.worst, steps.what)
 
-    run(main(), 60)
+    run(main())
 
 
 def test_records_of_other_types_and_under_our_labels_change_nothing() -> None:

@@ -18,6 +18,8 @@ from microreg.watch import Watch
 from support import clean_env, run
 
 URL = "mdns://127.0.0.1"
+TTL = 4
+"""Seconds: longer than a busy machine takes from one line of a test to the next."""
 pytestmark = pytest.mark.usefixtures("alone")
 
 PROVIDER = """
@@ -28,8 +30,9 @@ async def main():
     name, count, ttl, port = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
     async with connect("mdns://127.0.0.1") as registry:
         nodes = [Node(f"127.0.0.1:{port + n}", id=f"n{n}") for n in range(count)]
+        print("open", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
         await registry.register(Service(name, nodes=nodes), ttl=ttl)
-        print("ready", flush=True)
         while True:
             await asyncio.sleep(ttl / 3)
             await registry.register(Service(name, nodes=nodes), ttl=ttl)
@@ -42,7 +45,7 @@ import asyncio, sys
 from microreg import connect
 
 async def main():
-    async with connect("mdns://127.0.0.1") as registry:
+    async with connect("mdns://127.0.0.1?settle=1s&timeout=30s") as registry:
         begun = asyncio.get_running_loop().time()
         [service] = await registry.get_service(sys.argv[1])
         print(len(service.nodes), asyncio.get_running_loop().time() - begun)
@@ -58,7 +61,15 @@ def unique(name: str = "proc") -> str:
 @asynccontextmanager
 async def process(code: str, *args: object) -> AsyncGenerator[asyncio.subprocess.Process]:
     running = await asyncio.create_subprocess_exec(
-        sys.executable, "-W", "error", "-c", code, *map(str, args), stdout=subprocess.PIPE, env=clean_env()
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        code,
+        *map(str, args),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=clean_env(),
     )
     try:
         yield running
@@ -68,12 +79,19 @@ async def process(code: str, *args: object) -> AsyncGenerator[asyncio.subprocess
         await running.communicate()
 
 
-async def ready(running: asyncio.subprocess.Process) -> None:
+async def opened(running: asyncio.subprocess.Process) -> None:
+    """Wait until a provider needs no more time to begin."""
     assert running.stdout is not None
-    assert await asyncio.wait_for(running.stdout.readline(), 15) == b"ready\n"
+    assert await asyncio.wait_for(running.stdout.readline(), 60) == b"open\n"
 
 
-async def change(events: Watch, timeout: float = 8.0) -> Change:
+def begin(running: asyncio.subprocess.Process) -> None:
+    """Let a provider register."""
+    assert running.stdin is not None
+    running.stdin.write(b"\n")
+
+
+async def change(events: Watch, timeout: float = 30.0) -> Change:
     async with asyncio.timeout(timeout):
         event = await anext(events)
     assert isinstance(event, Change)
@@ -86,23 +104,24 @@ def test_a_killed_process_expires_and_a_restarted_one_is_an_update() -> None:
     async def main() -> None:
         async with connect(URL) as registry, registry.watch(name) as events:
             assert await anext(events) == Snapshot()
-            async with process(PROVIDER, name, 2, 2, 7000) as first:
-                await ready(first)
+            async with process(PROVIDER, name, 2, TTL, 7000) as first, process(PROVIDER, name, 1, TTL, 8000) as second:
+                await opened(second)
+                await opened(first)
+                begin(first)
                 assert {(await change(events)).node.id for _ in range(2)} == {"n0", "n1"}
                 first.kill()
                 await first.wait()
-            async with process(PROVIDER, name, 1, 2, 8000) as second:
-                await ready(second)
+                begin(second)
                 restarted = await change(events)
                 assert (restarted.action, restarted.node.address) == (Action.UPDATE, "127.0.0.1:8000")
                 loop = asyncio.get_running_loop()
                 begun = loop.time()
                 gone = await change(events)
                 assert (gone.action, gone.node.id, gone.reason) == (Action.DELETE, "n1", Reason.EXPIRED)
-                assert loop.time() - begun < 2 + 2
+                assert loop.time() - begun < TTL + 6
                 assert [node.id for node in (await registry.get_service(name))[0].nodes] == ["n0"]
 
-    run(main(), 40)
+    run(main())
 
 
 def test_a_fresh_process_finds_many_nodes() -> None:
@@ -113,12 +132,12 @@ def test_a_fresh_process_finds_many_nodes() -> None:
             nodes = [Node(f"127.0.0.1:{1000 + n}", id=f"n{n}", metadata={"zone": "eu"}) for n in range(60)]
             await registry.register(Service(name, nodes=nodes), ttl=30)
             async with process(READER, name) as reader:
-                output, _ = await asyncio.wait_for(reader.communicate(), 20)
+                output, _ = await asyncio.wait_for(reader.communicate(), 60)
             count, seconds = output.split()
             assert int(count) == 60
-            assert float(seconds) < 3
+            assert float(seconds) < 10
 
-    run(main(), 40)
+    run(main())
 
 
 def test_a_frozen_listener_does_not_lose_who_is_there() -> None:
@@ -128,16 +147,17 @@ def test_a_frozen_listener_does_not_lose_who_is_there() -> None:
     async def main() -> None:
         async with connect(URL) as registry, registry.watch(name) as events:
             await anext(events)
-            async with process(PROVIDER, name, 1, 1, 7000) as provider:
-                await ready(provider)
+            async with process(PROVIDER, name, 1, TTL, 7000) as provider:
+                await opened(provider)
+                begin(provider)
                 assert (await change(events)).action is Action.CREATE
                 import time
 
-                time.sleep(2.3)  # noqa: ASYNC251 - the whole process stands still
+                time.sleep(TTL + 1.5)  # noqa: ASYNC251 - the whole process stands still
                 with pytest.raises(TimeoutError):
                     await change(events, 0.6)
 
-    run(main(), 40)
+    run(main())
 
 
 def test_other_software_sees_us_and_we_see_it() -> None:
@@ -154,7 +174,7 @@ def test_other_software_sees_us_and_we_see_it() -> None:
             seen.put_nowait((str(getattr(state_change, "name", "")), name))
 
         async def until(state: str, name: str) -> str:
-            async with asyncio.timeout(8):
+            async with asyncio.timeout(30):
                 while True:
                     word, found = await seen.get()
                     if word == state and found.startswith(name):
@@ -165,7 +185,7 @@ def test_other_software_sees_us_and_we_see_it() -> None:
             assert await anext(events) == Snapshot()
             await registry.register(Service(ours, nodes=[Node("127.0.0.1:8080", id="a", metadata={"zone": "eu"})]))
             info = aio.AsyncServiceInfo(kind, await until("Added", ours))
-            assert await info.async_request(stranger.zeroconf, 3000)
+            assert await info.async_request(stranger.zeroconf, 10_000)
             assert (info.port, info.parsed_addresses()) == (8080, ["127.0.0.1"])
             assert info.properties[b"m.zone"] == b"eu" and info.properties[b"n"] == ours.encode()
 
@@ -183,4 +203,4 @@ def test_other_software_sees_us_and_we_see_it() -> None:
         await browser.async_cancel()
         await stranger.async_close()
 
-    run(main(), 40)
+    run(main())

@@ -221,4 +221,4 @@ def test_real_packets_of_many_nodes_are_all_heard() -> None:
                 gone = Action.DELETE, Reason.DEREGISTERED
                 assert actions(fold) == {(Action.CREATE, None): COUNT, gone: COUNT}
 
-    run(main(), 60)
+    run(main())

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,13 +22,12 @@ import pytest
 from microreg import Node, Service, connect
 from microreg.errors import InvalidService, PermissionDenied, RegistryUnavailable
 from microreg.events import Action, Change, Event, Reason, Snapshot
-from microreg.net import free_port
 from microreg.testing import Proxy, ServerProcess
 from microreg.toolkit import in_thread
 from servers import TLS, microreg_server, tls
 from support import ROOT, clean_env, run, wait_until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 MICROREG = (sys.executable, "-m", "microreg")
 GREETER = Service("greeter", "1.0", nodes=[Node("10.0.0.1:80", id="g1")])
@@ -115,9 +114,9 @@ def test_a_port_that_is_taken(server: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_in_order(number: signal.Signals) -> None:
+def test_it_ends_in_order(number: signal.Signals, new_port: Callable[[], int]) -> None:
     """Streams end at once, a request that is open is answered, and nobody new is let in."""
-    port = free_port()
+    port = new_port()
     process = subprocess.Popen(
         [*MICROREG, "serve", "--listen", f"127.0.0.1:{port}"],
         stdout=subprocess.PIPE,
@@ -147,8 +146,8 @@ def test_it_ends_in_order(number: signal.Signals) -> None:
     assert process.returncode == 0
 
 
-def test_a_client_that_never_ends_its_request_does_not_stop_the_end() -> None:
-    port = free_port()
+def test_a_client_that_never_ends_its_request_does_not_stop_the_end(new_port: Callable[[], int]) -> None:
+    port = new_port()
     process = subprocess.Popen(
         [*MICROREG, "serve", "--listen", f"127.0.0.1:{port}"], stdout=subprocess.PIPE, env=clean_env()
     )
@@ -310,7 +309,7 @@ def test_many_connections_that_say_nothing_stall_nobody(server: ServerProcess) -
 
 
 async def take(events: object, count: int) -> list[Event]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         return [await anext(events) for _ in range(count)]  # type: ignore[call-overload]
 
 

@@ -106,7 +106,7 @@ def test_behind_nginx_calls_and_streams_pass_at_once(
             server.start()
             await wait_until(lambda: events.state == "live", timeout=30)
 
-    run(main(), timeout=60)
+    run(main())
 
 
 def test_behind_nginx_the_log_names_the_client(proxy: ServerProcess, server: ServerProcess, certificates: TLS) -> None:

@@ -16,7 +16,7 @@ from schemathesis.core.result import Ok
 from microreg.server import openapi
 from servers import microreg_server
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 Operation = schemathesis.APIOperation[Any, Any, Any, Any]
 

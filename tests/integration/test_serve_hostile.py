@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from microreg.testing import ServerProcess
 from servers import microreg_server
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 INSTANCE = "/registro/1.0/apps/a/x"
 ROUTES = {
@@ -151,14 +151,15 @@ class Calls:
 
 
 def raw(port: int, data: bytes) -> bytes:
-    """Everything that is answered to these bytes, until the server ends the connection or says nothing for a second."""
+    """Everything that is answered to these bytes, until the server ends the connection or says no more for a second."""
     parts: list[bytes] = []
     with socket.create_connection(("127.0.0.1", port), 10) as connection:
         connection.sendall(data)
-        connection.settimeout(1.0)
+        connection.settimeout(20)
         try:
             while part := connection.recv(65536):
                 parts.append(part)
+                connection.settimeout(1.0)
         except (TimeoutError, ConnectionError):
             pass
     return b"".join(parts)

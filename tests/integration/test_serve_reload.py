@@ -20,7 +20,7 @@ from microreg.testing import Proxy, ServerProcess
 from servers import microreg_server, tls
 from support import clean_env, run, wait_until
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 
 def node(id: str) -> Service:
@@ -73,7 +73,7 @@ def test_a_token_that_is_removed_ends_its_streams_and_no_others(tmp_path: Path) 
             await wait_until(lambda: going.state == "live", timeout=40)
 
     with microreg_server("--token-file", writers, "--read-token-file", readers) as server, Proxy(server.port) as proxy:
-        run(main(server, proxy), timeout=50)
+        run(main(server, proxy))
         assert "-writer" not in server.log.read_text() and "-reader" not in server.log.read_text()
 
 
@@ -109,7 +109,7 @@ def test_a_new_certificate_is_shown_to_new_connections_and_the_old_ones_go_on(tm
             assert isinstance(await anext(events), Change)
 
     with microreg_server(tls=certificates) as server:
-        run(main(server), timeout=40)
+        run(main(server))
 
 
 END = "-----END CERTIFICATE-----\n"

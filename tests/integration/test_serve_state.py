@@ -18,7 +18,7 @@ from microreg.toolkit import in_thread
 from servers import microreg_server
 from support import clean_env, run, wait_until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 ROUNDS = 3
 SAFE = 1.0
@@ -89,7 +89,7 @@ def test_whenever_it_is_killed_nothing_is_lost_that_was_acknowledged_a_second_be
         assert settled > 20
 
     with microreg_server(state=True) as server:
-        run(main(server), timeout=60)
+        run(main(server))
         assert "aside" not in server.log.read_text()
 
 

@@ -92,14 +92,14 @@ def in_thread(function: Callable[[], object]) -> Callable[[], None]:
 
     def join() -> None:
         try:
-            result.result(10)
+            result.result(60)
         finally:
             pool.shutdown()
 
     return join
 
 
-def eventually(condition: Callable[[], object], timeout: float = 5.0) -> None:
+def eventually(condition: Callable[[], object], timeout: float = 30.0) -> None:
     end = time.monotonic() + timeout
     pause = threading.Event()
     while not condition():
@@ -160,7 +160,7 @@ def test_over_mdns_on_loopback() -> None:
         announce(here, "sync-greeter", address="127.0.0.1:8080") as announcement,
         microreg.sync.Selector(there) as selector,
     ):
-        announcement.wait_live(5)
+        announcement.wait_live(30)
         assert selector.select("sync-greeter").address == "127.0.0.1:8080"
 
 
@@ -246,7 +246,7 @@ def test_closing_the_registry_ends_watches_and_calls_of_other_threads() -> None:
 
 def test_an_announcement(registry: microreg.sync.Registry) -> None:
     with microreg.sync.announce(registry, "greeter", port=8080, version="1.0", drain_delay=0.0) as announcement:
-        announcement.wait_live(5)
+        announcement.wait_live(30)
         assert (announcement.state, announcement.error, announcement.ttl) == ("live", None, 15.0)
         assert [each.state for each in announcement.history] == ["live"]
         assert announcement.registry is registry
@@ -302,16 +302,16 @@ def test_a_plain_check_runs_off_the_loop_and_stalls_nobody(registry: microreg.sy
     def check() -> bool:
         threads.append(threading.current_thread().name)
         asked.set()
-        return released.wait(10)
+        return released.wait(60)
 
     def enter() -> None:
         with announce(registry, "slow", port=80, check=check) as slow:
-            slow.wait_live(5)
+            slow.wait_live(30)
 
     join = in_thread(enter)
-    assert asked.wait(5)
+    assert asked.wait(30)
     with announce(registry, "greeter", port=80) as announcement:
-        announcement.wait_live(5)  # the loop is free
+        announcement.wait_live(30)  # the loop is free
     released.set()
     join()
     assert threads[0].startswith("microreg memory:// worker")
@@ -327,7 +327,7 @@ def test_a_check_that_fails_makes_the_node_critical(registry: microreg.sync.Regi
         return bool(health)
 
     with announce(registry, "greeter", port=80, check=check) as announcement:
-        announcement.wait_live(5)
+        announcement.wait_live(30)
         assert registry.get_service("greeter")[0].nodes[0].status is Status.CRITICAL
 
 
@@ -341,11 +341,11 @@ def test_checks_of_every_other_form(registry: microreg.sync.Registry) -> None:
     # `lambda: check()` is a plain function whose result is to be awaited.
     for form in (check, lambda: check()):
         with announce(registry, "greeter", port=80, check=form) as announcement:
-            announcement.wait_live(5)
+            announcement.wait_live(30)
             assert announcement.node.status is Status.PASSING
     assert ran == ["microreg memory://"] * 2
     with announce(registry, "greeter", port=80, check="tcp://127.0.0.1:1") as announcement:
-        announcement.wait_live(5)
+        announcement.wait_live(30)
         assert announcement.node.status is Status.CRITICAL
     with pytest.raises(ConfigError):
         announce(registry, "greeter", port=80, check="udp://127.0.0.1:1")
@@ -357,7 +357,7 @@ def test_a_check_that_hangs_takes_one_thread_and_holds_nothing_up(monkeypatch: p
 
     def check() -> None:
         calls[0] += 1
-        forever.wait(10)
+        forever.wait(60)
 
     async def ask_twice() -> None:
         asked = workers.off_loop(check)
@@ -413,10 +413,10 @@ def test_a_hot_pick_needs_no_other_thread(registry: microreg.sync.Registry, sele
 
     def block() -> bool:
         blocked.set()
-        return released.wait(10)
+        return released.wait(60)
 
     join = in_thread(partial(registry.portal.run, block))
-    assert blocked.wait(5)
+    assert blocked.wait(30)
     try:
         assert selector.pick("greeter").id in "ab"
         assert selector.select("greeter").id in "ab"
@@ -659,7 +659,7 @@ def test_a_second_ctrl_c_waits_no_more(registry: microreg.sync.Registry) -> None
 
     with pytest.raises(KeyboardInterrupt):
         registry.portal.call(wait)
-    assert over.wait(5)  # the second has cancelled it too
+    assert over.wait(30)  # the second has cancelled it too
 
 
 def test_ctrl_c_while_entering_leaves_nothing_announced(registry: microreg.sync.Registry) -> None:
@@ -717,7 +717,7 @@ def test_ctrl_c_ends_the_drain_that_it_strikes_twice() -> None:
 
         join = in_thread(again)
         with pytest.raises(KeyboardInterrupt), announcement:
-            announcement.wait_live(5)
+            announcement.wait_live(30)
             raise KeyboardInterrupt
         join()
         assert announcement.state == "gone"
@@ -736,10 +736,10 @@ def alarm(*_):
 
 with microreg.sync.connect("memory://") as registry:
     with microreg.sync.announce(registry, "greeter", port=80, drain_delay=0) as announcement:
-        announcement.wait_live(10)
+        announcement.wait_live(30)
         signal.signal(signal.SIGALRM, alarm)
         signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 100
         while calls[1] < 500 and time.monotonic() < end:
             registry.get_service("greeter")
             calls[0] += 1
@@ -750,7 +750,7 @@ with microreg.sync.connect("memory://") as registry:
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
 def test_a_signal_handler_may_call_wherever_it_strikes() -> None:
-    assert python(ALARMS, timeout=60.0).split() == ["True", "500", "live"]
+    assert python(ALARMS, timeout=150.0).split() == ["True", "500", "live"]
 
 
 PROGRAM = """
@@ -782,7 +782,7 @@ def test_ctrl_c_ends_a_program_that_waits() -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "event\n"
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=10)
+        output, errors = process.communicate(timeout=60)
     assert output.splitlines()[-1] == "interrupted 1"
     assert errors.strip().endswith("KeyboardInterrupt")
     assert "Warning" not in errors
@@ -809,7 +809,7 @@ inner.inner = Loud(inner.url, inner.options)
 registry = microreg.sync.Registry(inner)
 registry.open()
 announcement = microreg.sync.announce(registry, "greeter", port=80, drain_delay=0).__enter__()
-announcement.wait_live(5)
+announcement.wait_live(30)
 asked = threading.Event()
 
 def hang():
@@ -818,13 +818,13 @@ def hang():
 
 hung = microreg.sync.announce(registry, "hung", port=80, check=hang, drain_delay=0)
 threading.Thread(target=hung.__enter__, daemon=True).start()
-asked.wait(5)
+asked.wait(30)
 """
 
 
 def test_exit_without_close_says_so_once_and_closes() -> None:
     with start(FORGETFUL) as process:
-        output, errors = process.communicate(timeout=10)
+        output, errors = process.communicate(timeout=60)
     assert "deregister greeter" in output
     assert output.splitlines()[-1] == "close"
     assert errors.count("RuntimeWarning") == errors.count("never closed") == 1

@@ -40,7 +40,7 @@ async def main():
             found = reader.get_metrics_data().resource_metrics[0].scope_metrics
             print(sorted(metric.name for scope in found for metric in scope.metrics))
             print([span.name for span in exporter.get_finished_spans()])
-            print(selector._own)
+            print(selector._names._own)
 
 asyncio.run(main())
 """
@@ -123,7 +123,7 @@ print([name for name in sys.modules if name.startswith("opentelemetry")])
 
 def test_the_metrics_tell_the_story_of_an_outage() -> None:
     with etcd() as server:
-        run(outage(server), timeout=30)
+        run(outage(server))
 
 
 async def outage(server: ServerProcess) -> None:
@@ -138,13 +138,14 @@ async def outage(server: ServerProcess) -> None:
             assert telemetry.state() == "live" and telemetry.points("cache.age") == {("greeter",): 0}
             assert telemetry.points("watch.resyncs") == {("etcd",): 0}
             server.kill()
-            await wait_until(lambda: telemetry.state() == "lost", timeout=10)
-            assert failed(telemetry) >= 1 and resyncing(telemetry) == 2
-            assert 0 < telemetry.points("cache.age")["greeter",] < 10
+            await wait_until(lambda: telemetry.state() == "lost")
+            await wait_until(lambda: resyncing(telemetry) == 2)
+            assert failed(telemetry) >= 1
+            assert 0 < telemetry.points("cache.age")["greeter",] < 60
             assert telemetry.points("selector.nodes")["greeter", "available"] == 1
             await asyncio.to_thread(server.start)
-            await wait_until(lambda: telemetry.state() == "live", timeout=10)
-            await wait_until(lambda: events.state == "live", timeout=10)  # the cache's takes more time
+            await wait_until(lambda: telemetry.state() == "live", timeout=60)
+            await wait_until(lambda: events.state == "live", timeout=60)  # the cache's takes more time
             assert telemetry.points("watch.resyncs")["etcd",] >= 1 and resyncing(telemetry) <= 1
     durations = telemetry.points("client.operation.duration")
     failures = {labels[-1] for labels in durations if labels[0] == "register" and len(labels) == 5}

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from microreg.net import free_port
 from servers import microreg_server
 from support import ROOT, clean_env
 
@@ -75,10 +74,10 @@ def walk_through(folder: Path, registry: str, ports: tuple[int, int]) -> None:
         assert second.wait(15) == 0
 
 
-def test_the_tutorial_over_mdns(programs: Path) -> None:
-    walk_through(programs, "mdns://127.0.0.1", (free_port(), free_port()))
+def test_the_tutorial_over_mdns(programs: Path, new_port: Callable[[], int]) -> None:
+    walk_through(programs, "mdns://127.0.0.1", (new_port(), new_port()))
 
 
-def test_the_tutorial_over_http(programs: Path) -> None:
+def test_the_tutorial_over_http(programs: Path, new_port: Callable[[], int]) -> None:
     with microreg_server() as server:
-        walk_through(programs, f"http://127.0.0.1:{server.port}", (free_port(), free_port()))
+        walk_through(programs, f"http://127.0.0.1:{server.port}", (new_port(), new_port()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from functools import partial
 
 import pytest
@@ -71,19 +70,23 @@ def test_why_of_every_node_of_a_server_and_when_that_is_gone(why: Cli) -> None:
         assert why("greeter", "--registry", url, "--filter", "version:>=9").code == 1
         proxy.black_hole = True
         result = why("greeter", "--registry", url, "--timeout", "300ms")
-        assert result.code == 3 and re.search("the registry (is away|has not answered yet)", result.out)
-        assert "Which names are registered could not be read either." in result.out
+        assert result.code == 3 and result.err.startswith("microreg: ")
+        assert result.out == "greeter: nothing is known of it, because the registry could not be asked.\n"
 
 
 def test_why_a_name_that_is_nobodys(why: Cli) -> None:
     result = why("Greter", "--registry", STATIC)
-    assert result.code == 1 and "none is registered" in result.out
-    assert "Did you mean greeter or greeters?" in result.out
+    assert result.code == 1
+    assert result.out.splitlines() == [
+        f"Greter: no node of that name is registered in {STATIC}.",
+        "Registered there: greeter, greeters, users (3 in all).",
+        "Did you mean greeter or greeters?",
+    ]
     result = why("billing", "--registry", STATIC, "--json")
     assert result.code == 1 and result.json["names"] == 3 and result.json["nodes"] == []
-    assert "Registered: greeter, greeters, users (3 in all)." in why("billing", "--registry", STATIC).out
-    assert "No service is registered at all." in why("billing", "--registry", "memory://").out
-    assert "none is registered" in why("billing", "--registry", "mdns://127.0.0.1?settle=50ms").out
+    assert why("billing", "--registry", STATIC).out.splitlines()[2].startswith("Does its program run, ")
+    assert "Nothing else is registered there." in why("billing", "--registry", "memory://").out
+    assert "billing: no node of that name is" in why("billing", "--registry", "mdns://127.0.0.1?settle=50ms").out
 
 
 def test_why_with_the_store_down(why: Cli) -> None:

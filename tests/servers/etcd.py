@@ -57,7 +57,7 @@ def etcd(
             *flags,
         ]
 
-    return ServerProcess(name, command, ports=3, ready=_has_leader)
+    return ServerProcess(name, command, ports=3, ready=_has_leader, deadline=40.0)
 
 
 @contextmanager

@@ -29,4 +29,4 @@ def microreg_server(
         kept: list[str | Path] = ["--state", server.data / "state"] if state else []
         return [sys.executable, "-m", "microreg", "serve", *where, *files, *kept, *arguments]
 
-    return ServerProcess(name, command)
+    return ServerProcess(name, command, deadline=40.0)

@@ -34,10 +34,14 @@ from microreg.url import RegistryURL
 __all__ = ["CacheLayer", "CacheOptions", "Freshness", "cached"]
 
 _SWEEP = 5.0
+"""Seconds from one look at all names to the next; less where ``max_stale`` or ``idle`` are short."""
 _SWEEP_FLOOR = 0.05
 _SWEEP_STEP = 500
+"""Names that are looked at before others of the loop get their turn."""
 _READS = 8
+"""Lookups at the same time for which nobody waits."""
 _CANDIDATES = 16
+"""Names that are looked at for one that can make room."""
 
 
 class CacheLayer(Layer):

@@ -28,9 +28,11 @@ Known = dict[str, tuple[Service, ...]]
 """Records by service name."""
 
 _PAUSE = 5.0
+"""Seconds from one writing to the next, at least."""
 _SHARE = 20
 """Writing takes at most this fraction of the time."""
 _PATIENCE = 2.0
+"""Seconds that the disk may take, to be read at the start, or written at the end."""
 
 
 @dataclass(frozen=True, slots=True)

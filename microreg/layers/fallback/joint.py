@@ -11,6 +11,7 @@ from microreg.composite import Part, combined
 from microreg.errors import RegistryClosed, RegistryError, RegistryTimeout, WrongLoop
 from microreg.events import Change, Event, Snapshot
 from microreg.layers.fallback.union import Union
+from microreg.translation import unexpected
 from microreg.watch import Watch, reading
 
 __all__ = ["Joint"]
@@ -114,7 +115,7 @@ class Joint:
             self._fatal = error
         except Exception as error:  # whatever a layer raises: the others go on
             self._ended.add(number)
-            self._lose(number, error if isinstance(error, RegistryError) else RegistryError(f"{part}: {error!r}"))
+            self._lose(number, unexpected(error, part))
             if len(self._ended) == len(self._parts):
                 self._fatal = self._all_lost()
         self._wake.set()

@@ -86,14 +86,14 @@ class MirrorRegistry(Composite):
 
     def watch(self, name: str | None = None) -> Watch:
         """What the first part tells."""
-        rng = self._first.watch(name).rng
+        first = self._first.watch(name)  # raises here what can be said at once; the source opens its own
 
         async def events() -> AsyncGenerator[Event, None]:
             async with self._first.watch(name) as watch:
                 async for event in watch:
                     yield event
 
-        return Watch(events, name, rng=rng)
+        return Watch(events, name, rng=first.rng)
 
     def advertised_host(self) -> str | None:
         """That of the first part."""

@@ -20,6 +20,7 @@ from microreg.errors import RegistryError, RegistryUnavailable
 from microreg.model import Service
 from microreg.rules import DEFAULT_TTL, MIN_TTL
 from microreg.toolkit import Deadlines
+from microreg.translation import unexpected
 from microreg.watch import HOPELESS
 
 __all__ = ["Follower", "Outcome"]
@@ -27,7 +28,9 @@ __all__ = ["Follower", "Outcome"]
 log = logging.getLogger("microreg.mirror")
 
 _AT_ONCE = 64
+"""So many nodes are written at the same time."""
 _BACKOFF_BASE = 0.5
+"""Seconds within which a failed write is tried again; each further failure doubles them."""
 _BACKOFF_CAP = 10.0
 _BACKOFF_FLOOR = 0.05
 _PROMPT = 1.0
@@ -190,9 +193,7 @@ class Follower:
         except RegistryError as error:
             self._failed(key, write, error)
         except Exception as error:  # whatever a layer raises: the node is tried again
-            found = RegistryError(f"{type(error).__name__}: {error}")
-            found.__cause__ = error
-            self._failed(key, write, found)
+            self._failed(key, write, unexpected(error))
         else:
             self._failures = 0
             self.prompt = self._loop.time() - began < _PROMPT

@@ -91,7 +91,7 @@ def test_tls_with_a_client_certificate(server: ServerProcess, files: TLS) -> Non
         await _fails(f"consul://127.0.0.1:{port}", "consuls://")
         await _fails(f"consuls://127.0.0.1:{server.port}?{given}", "consul://")
 
-    run(main(), 40)
+    run(main())
 
 
 def test_ports_that_are_not_the_one_for_http(server: ServerProcess) -> None:
@@ -101,7 +101,7 @@ def test_ports_that_are_not_the_one_for_http(server: ServerProcess) -> None:
         await _fails(f"consul://127.0.0.1:{rpc}", "is this its HTTP port? If it is: ")
         await _fails(f"consul://127.0.0.1:{dns}", "is this its HTTP port? If it is: ")
 
-    run(main(), 30)
+    run(main())
 
 
 def test_what_a_stranger_answers_is_not_shown() -> None:
@@ -118,7 +118,7 @@ def test_what_a_stranger_answers_is_not_shown() -> None:
                     await registry.get_service("s")
         assert "INFO" not in str(caught.value) and "stranger" not in str(caught.value)
 
-    run(main(), 30)
+    run(main())
 
 
 async def _fails(url: str, said: str, kind: type[RegistryError] = RegistryUnavailable) -> None:

@@ -11,6 +11,12 @@ server = consul()
 proxy = Proxy(server.port)
 
 TestConsul = contract(
-    Harness(f"consul://127.0.0.1:{proxy.port}?timeout=3s", faults=ConsulFaults(server, proxy), ttl=2.0, patience=10),
+    Harness(
+        f"consul://127.0.0.1:{proxy.port}?timeout=3s",
+        faults=ConsulFaults(server, proxy),
+        ttl=2.0,
+        grace=5,
+        patience=10,
+    ),
     around=lambda: running(server, proxy),
 )

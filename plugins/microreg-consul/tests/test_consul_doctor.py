@@ -48,7 +48,7 @@ def test_a_token_that_may_look_and_is_not_told_everything(guarded: ServerProcess
         nobody = await doctor(f"consul://127.0.0.1:{guarded.port}")
         assert "token" in found(nobody, "calls.denied").what
 
-    run(main(), 40)
+    run(main())
 
 
 def test_a_clock_that_is_wrong(guarded: ServerProcess) -> None:
@@ -99,7 +99,7 @@ def test_an_agent_on_another_machine(guarded: ServerProcess) -> None:
             assert "Consul at 10.0.0.2:8500 is not on this machine" in found(findings, "consul.far-agent").what
             assert "10.0.0.1" in found(findings, "address.advertised").what
 
-    run(main(), 40)
+    run(main())
 
 
 def test_versions_that_are_too_old() -> None:

@@ -17,6 +17,7 @@ from following import following
 from microreg import Registry, Service
 from microreg.errors import PermissionDenied, RegistryUnavailable
 from microreg.testing import Proxy, running
+from microreg_consul.client import WAIT
 from microreg_consul.transport import Transport
 from servers import consul
 from support import run, wait_until
@@ -78,7 +79,7 @@ async def fleet(
             yield one
     await wait_until(
         lambda: (len(asyncio.all_tasks()), through.connections) == (tasks_before, 0),
-        timeout=10,
+        timeout=WAIT + 20,  # so long the agent keeps the queries that were given up
         step=0.05,
         what=lambda: f"{len(asyncio.all_tasks()) - tasks_before} tasks, {through.connections} connections",
     )
@@ -98,10 +99,10 @@ async def checked(fleet: Fleet, raw: Raw) -> bool:
     return [check["Status"] for check in checks] == ["passing"] * len(fleet.announcements)
 
 
-def run_cleanly(main: Coroutine[object, object, None], timeout: float) -> None:
+def run_cleanly(main: Coroutine[object, object, None]) -> None:
     """Nothing that ``main`` opened is open when its loop has ended."""
     before = len(os.listdir("/proc/self/fd"))
-    run(main, timeout)
+    run(main)
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
@@ -113,7 +114,7 @@ async def calm(registry: Registry, requests: Requests, seconds: float) -> None:
         asked = loop.time()
         with pytest.raises(RegistryUnavailable):
             await registry.get_service("orders")
-        assert loop.time() - asked < TIMEOUT + 1.5
+        assert loop.time() - asked < TIMEOUT + 6
         await asyncio.sleep(0.25)
     # 9 nodes, 4 watches and this: each two or three times in the first second, then ever more rarely.
     assert requests.count - before < 60 + 25 * (loop.time() - begun)
@@ -223,7 +224,7 @@ def test_everything_is_well_again_after(
             async with Raw(server.port) as raw:
                 _: bool = await wait_until(lambda: checked(one, raw), BOUND, step=0.1)
 
-    run_cleanly(main(), timeout=50)
+    run_cleanly(main())
 
 
 def test_two_hundred_nodes_are_back_after_an_agent_has_lost_its_memory_twice(requests: Requests) -> None:
@@ -246,7 +247,7 @@ def test_two_hundred_nodes_are_back_after_an_agent_has_lost_its_memory_twice(req
             assert gate.accepted - accepted < 200 * turns
 
     with running(forgetful, gate):
-        run_cleanly(main(), timeout=58)
+        run_cleanly(main())
 
 
 # -- tokens ------------------------------------------------------------------------------------------------------------
@@ -278,7 +279,7 @@ def test_a_token_that_is_revoked_and_restored_makes_nobody_gone() -> None:
                 assert one.deletes() == []
 
     with running(guarded, gate):
-        run_cleanly(main(), timeout=50)
+        run_cleanly(main())
 
 
 async def _takes_tokens(raw: Raw) -> bool:
@@ -312,7 +313,7 @@ def test_programs_that_watch_much_leave_room_for_those_that_register() -> None:
             await wait_until(lambda: all(each.watch.state == "live" for each in followers), BOUND, step=0.1)
 
     with small:
-        run_cleanly(main(), timeout=58)
+        run_cleanly(main())
 
 
 async def registered(registry: Registry, service: Service) -> None:

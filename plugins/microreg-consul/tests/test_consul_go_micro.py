@@ -172,7 +172,7 @@ def test_ids_of_others_are_longer() -> None:
 # -- with an agent -----------------------------------------------------------------------------------------------------
 
 server = consul("contract", dev=True)
-harness = Harness(f"consul://127.0.0.1:{server.port}?layout=go-micro", ttl=2.0)
+harness = Harness(f"consul://127.0.0.1:{server.port}?layout=go-micro", ttl=2.0, grace=5, patience=10)
 
 # What happens to the agent is the same in every layout: test_consul_contract.py.
 TestGoMicro = contract(
@@ -228,7 +228,7 @@ def test_a_node_of_go_micro_comes_changes_and_goes(agent: ServerProcess, layout:
             change = await told(events)
             assert (change.action, change.reason) == ("delete", Reason.DEREGISTERED)
 
-    run(main(), 60)
+    run(main())
 
 
 def test_a_node_of_go_micro_that_crashed_has_expired(agent: ServerProcess) -> None:
@@ -244,7 +244,7 @@ def test_a_node_of_go_micro_that_crashed_has_expired(agent: ServerProcess) -> No
             await raw.deregister("greeter-1")
             assert (await told(events)).action == "delete"
 
-    run(main(), 60)
+    run(main())
 
 
 def test_go_micro_finds_what_we_register(agent: ServerProcess) -> None:
@@ -274,7 +274,7 @@ def test_go_micro_finds_what_we_register(agent: ServerProcess) -> None:
             await registry.deregister(GREETER)
             assert "greeter-1" not in await raw.services()
 
-    run(main(), 60)
+    run(main())
 
 
 def test_nodes_of_both_layouts_and_of_others_are_one_service(agent: ServerProcess) -> None:
@@ -298,4 +298,4 @@ def test_nodes_of_both_layouts_and_of_others_are_one_service(agent: ServerProces
             await theirs.deregister(service.with_nodes(nodes[1]))
             assert not {"by-hand", "mixed-1", "mixed:mixed-2"} & set(await raw.services())
 
-    run(main(), 60)
+    run(main())

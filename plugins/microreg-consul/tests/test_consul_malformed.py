@@ -184,7 +184,7 @@ def test_in_an_agent_nobody_else_suffers(warnings: list[str]) -> None:
                 assert "web" in await registry.list_services()
 
     with consul(dev=True) as agent:
-        run(main(agent.port), 60)
+        run(main(agent.port))
     assert len(warnings) == len(metas)
     assert {each.split(":")[0] for each in warnings} == {"skipped the service web"}
 

@@ -339,7 +339,7 @@ def test_a_token_that_may_not_is_refused_and_an_empty_answer_is_not_believed() -
                 await registry.get_service("other-one")
             assert await registry.list_services() == ("other",)
 
-    run(main(), 40)
+    run(main())
 
 
 def test_a_watch_whose_token_is_revoked_tells_nobody_gone() -> None:
@@ -363,7 +363,7 @@ def test_a_watch_whose_token_is_revoked_tells_nobody_gone() -> None:
             heard = [await anext(events) for events in (one, everything) for _ in range(len(events._backlog))]
             assert not [each for each in heard if isinstance(each, Change) and each.reason]
 
-    run(main(), 40)
+    run(main())
 
 
 def test_the_environment_of_consul_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

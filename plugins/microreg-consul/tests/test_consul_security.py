@@ -138,49 +138,49 @@ async def refused(url: str, error: type[RegistryError], secret: str = "") -> str
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_a_private_authority(secure: ServerProcess, files: TLS, host: str) -> None:
-    run(works(f"consuls://{host}:{secure.ports[2]}?ca={files.ca}", "private"), 60)
+    run(works(f"consuls://{host}:{secure.ports[2]}?ca={files.ca}", "private"))
 
 
 def test_a_name_that_the_certificate_has(secure: ServerProcess, files: TLS) -> None:
-    run(works(f"consuls://127.0.0.1:{secure.ports[2]}?ca={files.ca}&server_name=localhost", "named"), 60)
+    run(works(f"consuls://127.0.0.1:{secure.ports[2]}?ca={files.ca}&server_name=localhost", "named"))
 
 
 def test_a_name_that_the_certificate_has_not(secure: ServerProcess, files: TLS) -> None:
     url = f"consuls://127.0.0.1:{secure.ports[2]}?ca={files.ca}&server_name=consul.test"
-    said = run(refused(url, RegistryUnavailable), 60)
+    said = run(refused(url, RegistryUnavailable))
     assert said.count("option server_name") == 5, said
 
 
 def test_an_authority_that_did_not_sign_it(secure: ServerProcess, tmp_path: Path) -> None:
-    said = run(refused(f"consuls://127.0.0.1:{secure.ports[2]}?ca={tls(tmp_path).ca}", RegistryUnavailable), 60)
+    said = run(refused(f"consuls://127.0.0.1:{secure.ports[2]}?ca={tls(tmp_path).ca}", RegistryUnavailable))
     assert said.count("CERTIFICATE_VERIFY_FAILED") == 5, said
     assert said.count("option ca") == 5, said
 
 
 def test_without_tls_where_it_is_needed(secure: ServerProcess) -> None:
-    said = run(refused(f"consul://127.0.0.1:{secure.ports[2]}", RegistryUnavailable), 60)
+    said = run(refused(f"consul://127.0.0.1:{secure.ports[2]}", RegistryUnavailable))
     assert said.count("it speaks TLS: consuls://") == 5, said
 
 
 def test_tls_where_there_is_none(secure: ServerProcess, files: TLS) -> None:
-    said = run(refused(f"consuls://127.0.0.1:{secure.port}?ca={files.ca}", RegistryUnavailable), 60)
+    said = run(refused(f"consuls://127.0.0.1:{secure.port}?ca={files.ca}", RegistryUnavailable))
     assert said.count("perhaps it speaks without TLS: consul://") == 5, said
 
 
 def test_a_client_certificate(mutual: ServerProcess, files: TLS) -> None:
     pair = f"cert={files.client_cert}&key={files.client_key}"
-    run(works(f"consuls://127.0.0.1:{mutual.ports[2]}?ca={files.ca}&{pair}", "mutual"), 60)
+    run(works(f"consuls://127.0.0.1:{mutual.ports[2]}?ca={files.ca}&{pair}", "mutual"))
 
 
 def test_no_client_certificate_where_one_is_needed(mutual: ServerProcess, files: TLS) -> None:
-    said = run(refused(f"consuls://127.0.0.1:{mutual.ports[2]}?ca={files.ca}", RegistryUnavailable), 60)
+    said = run(refused(f"consuls://127.0.0.1:{mutual.ports[2]}?ca={files.ca}", RegistryUnavailable))
     assert said.count("options cert and key") == 5, said
 
 
 def test_a_client_certificate_of_another_authority(mutual: ServerProcess, files: TLS, tmp_path: Path) -> None:
     other = tls(tmp_path)
     url = f"consuls://127.0.0.1:{mutual.ports[2]}?ca={files.ca}&cert={other.client_cert}&key={other.client_key}"
-    said = run(refused(url, RegistryUnavailable), 60)
+    said = run(refused(url, RegistryUnavailable))
     assert said.count("options cert and key") == 5, said
 
 
@@ -222,7 +222,7 @@ def test_the_least_that_a_token_needs(guarded: ServerProcess, layout: str) -> No
             with pytest.raises(PermissionDenied, match="option token"):
                 await registry.register(orders(name="billing"))
 
-    run(main(), 60)
+    run(main())
 
 
 def test_who_may_only_read_looks_up_and_watches(guarded: ServerProcess) -> None:
@@ -244,7 +244,7 @@ def test_who_may_only_read_looks_up_and_watches(guarded: ServerProcess) -> None:
                 await holds(writer, orders("read"))
                 await writer.deregister(orders("read"))
 
-    run(main(), 60)
+    run(main())
 
 
 @pytest.mark.parametrize("secret", ["", WRONG])
@@ -253,7 +253,7 @@ def test_a_token_that_nobody_knows_is_refused_and_not_shown(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     run(left_behind(guarded))
-    said = run(refused(f"consul://127.0.0.1:{guarded.port}?token={secret}", PermissionDenied, secret), 60)
+    said = run(refused(f"consul://127.0.0.1:{guarded.port}?token={secret}", PermissionDenied, secret))
     assert said.count("option token") >= 5, said
     assert secret or said.count("no token was given: option token, as in ?token=${CONSUL_HTTP_TOKEN}") == 5, said
     assert not secret or secret not in caplog.text
@@ -270,11 +270,11 @@ def test_who_may_nothing_is_told_and_heals_when_it_may(guarded: ServerProcess) -
                 await announcement.wait_live(20)
                 await wait_until(lambda: watch.state == "live", 20)
 
-    run(main(), 60)
+    run(main())
 
 
 def test_a_token_where_nobody_asks_for_one(secure: ServerProcess) -> None:
-    run(works(f"consul://127.0.0.1:{secure.port}?token={WRONG}", "needless"), 60)
+    run(works(f"consul://127.0.0.1:{secure.port}?token={WRONG}", "needless"))
 
 
 def test_tokens_come_from_the_environment_only_where_that_is_said(
@@ -287,7 +287,7 @@ def test_tokens_come_from_the_environment_only_where_that_is_said(
         await left_behind(guarded)
         await refused(f"consul://127.0.0.1:{guarded.port}", PermissionDenied, secret)
 
-    run(main(), 60)
+    run(main())
 
 
 # -- datacenters -------------------------------------------------------------------------------------------------------
@@ -301,4 +301,4 @@ def test_the_datacenter_of_the_agent_and_one_that_nobody_knows(secure: ServerPro
                 with pytest.raises(RegistryUnavailable, match="option dc"):
                     await call
 
-    run(main(), 60)
+    run(main())

@@ -11,6 +11,8 @@ server = etcd()
 proxy = Proxy(server.port)
 
 TestEtcd = contract(
-    Harness(f"etcd://127.0.0.1:{proxy.port}?timeout=3s", faults=EtcdFaults(server, proxy), ttl=2.0),
+    Harness(
+        f"etcd://127.0.0.1:{proxy.port}?timeout=3s", faults=EtcdFaults(server, proxy), ttl=2.0, grace=5, patience=10
+    ),
     around=lambda: running(server, proxy),
 )

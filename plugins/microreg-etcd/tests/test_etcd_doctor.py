@@ -35,7 +35,7 @@ def test_a_server_that_is_well(server: ServerProcess) -> None:
 
 
 def test_a_ttl_that_the_server_raises(server: ServerProcess) -> None:
-    findings = run(doctor(f"etcd://127.0.0.1:{server.port}", write=True, ttl=1, timeout=0.9))
+    findings = run(doctor(f"etcd://127.0.0.1:{server.port}", write=True, ttl=1))
     assert found(findings, "etcd.ttl-raised").what == "a lease of 1 s was asked for, and one of 3 s granted"
 
 
@@ -72,7 +72,7 @@ def test_members_that_are_away_and_no_leader() -> None:
         assert found(findings, "calls.away")
 
     with etcd_cluster(2) as members:
-        run(main(members), 30)
+        run(main(members))
 
 
 def test_users_that_may_not_and_one_without_a_password(server: ServerProcess) -> None:

@@ -62,7 +62,7 @@ class Written(Faults):
             await (raw.delete(key) if data is None else raw.put(key, data))
 
 
-harness = Harness(f"etcd://127.0.0.1:{server.port}?layout=go-micro", faults=Written(), ttl=2.0)
+harness = Harness(f"etcd://127.0.0.1:{server.port}?layout=go-micro", faults=Written(), ttl=2.0, grace=5, patience=10)
 
 # These register nodes that are starting, critical or draining, which this layout does not write.
 CANNOT_HOLD = {"register.publishes-changes", "register.round-trip", "watch.law"}
@@ -290,7 +290,7 @@ def test_a_warning_is_one_more_key(port: int) -> None:
 def test_an_announcement_is_seen_while_it_can_be_called(port: int) -> None:
     async def main() -> None:
         async with fleet(port) as (registry, raw, everything):
-            async with announce(registry, "greeter", address="10.0.0.1:80", id="a", ttl=2) as announcement:
+            async with announce(registry, "greeter", address="10.0.0.1:80", id="a", ttl=10) as announcement:
                 await announcement.wait_live(15)
                 [item] = await raw.get(b"\0", b"\0")
                 assert item.value == encode(Service("greeter", nodes=[Node("10.0.0.1:80", id="a")]))

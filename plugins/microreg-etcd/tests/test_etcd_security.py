@@ -123,18 +123,18 @@ def test_a_name_that_the_certificate_has_not(encrypted: ServerProcess, files: TL
 
 
 def test_an_authority_that_did_not_sign_it(encrypted: ServerProcess, tmp_path: Path) -> None:
-    said = run(refused(f"etcds://127.0.0.1:{encrypted.port}?ca={tls(tmp_path).ca}", RegistryUnavailable), 40)
+    said = run(refused(f"etcds://127.0.0.1:{encrypted.port}?ca={tls(tmp_path).ca}", RegistryUnavailable))
     assert said.count("CERTIFICATE_VERIFY_FAILED") == 5, said
     assert said.count("option ca") == 5, said
 
 
 def test_without_tls_where_it_is_needed(encrypted: ServerProcess) -> None:
-    said = run(refused(f"etcd://127.0.0.1:{encrypted.port}", RegistryUnavailable), 40)
+    said = run(refused(f"etcd://127.0.0.1:{encrypted.port}", RegistryUnavailable))
     assert said.count("perhaps it speaks TLS: etcds://") == 5, said
 
 
 def test_tls_where_there_is_none(guarded: ServerProcess, files: TLS) -> None:
-    said = run(refused(f"etcds://127.0.0.1:{guarded.port}?ca={files.ca}", RegistryUnavailable), 40)
+    said = run(refused(f"etcds://127.0.0.1:{guarded.port}?ca={files.ca}", RegistryUnavailable))
     assert said.count("perhaps it speaks without TLS: etcd://") == 5, said
 
 
@@ -143,14 +143,14 @@ def test_a_client_certificate(mutual: ServerProcess, files: TLS) -> None:
 
 
 def test_no_client_certificate_where_one_is_needed(mutual: ServerProcess, files: TLS) -> None:
-    said = run(refused(f"etcds://127.0.0.1:{mutual.port}?ca={files.ca}", RegistryUnavailable), 40)
+    said = run(refused(f"etcds://127.0.0.1:{mutual.port}?ca={files.ca}", RegistryUnavailable))
     assert said.count("options cert and key") == 5, said
 
 
 def test_a_client_certificate_of_another_authority(mutual: ServerProcess, files: TLS, tmp_path: Path) -> None:
     other = tls(tmp_path)
     url = f"etcds://127.0.0.1:{mutual.port}?ca={files.ca}&cert={other.client_cert}&key={other.client_key}"
-    said = run(refused(url, RegistryUnavailable), 40)
+    said = run(refused(url, RegistryUnavailable))
     assert said.count("options cert and key") == 5, said
 
 
@@ -222,7 +222,7 @@ def test_who_may_nothing_is_told_and_heals_when_it_may(guarded: ServerProcess) -
                 await announcement.wait_live(15)
                 await wait_until(lambda: str(watch.state) == "live", 15)
 
-    run(main(), 60)
+    run(main())
 
 
 @pytest.mark.parametrize("login", ["least:wrong", "unknown:wrong"])
@@ -304,7 +304,7 @@ def test_calls_renewals_and_watches_go_on_after_the_token_has_expired() -> None:
             await writer.deregister(nodes)
             await everything.until(lambda at: not at.catalog.names())
 
-    run(main(), 40)
+    run(main())
 
 
 @pytest.mark.usefixtures("_expiring")
@@ -327,7 +327,7 @@ def test_a_watch_is_resumed_with_another_token_and_misses_nothing() -> None:
             await writer.deregister(greeter("meanwhile"))
             await everything.hears("delete greeter/meanwhile")
 
-    run(main(), 40)
+    run(main())
 
 
 @pytest.mark.usefixtures("_expiring")
@@ -346,7 +346,7 @@ def test_a_restart_of_the_server_is_survived_with_users_too() -> None:
             assert everything.watch.state == "live"
             await registry.deregister(Service("greeter", nodes=[*greeter("a").nodes, *greeter("b").nodes]))
 
-    run(main(), 40)
+    run(main())
 
 
 async def registered(registry: Registry, service: Service) -> bool:

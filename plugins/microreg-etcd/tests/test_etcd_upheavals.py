@@ -83,7 +83,7 @@ def test_a_server_that_is_killed_and_wiped_again_and_again() -> None:
             await settled(one, everything, nodes={f"{name}/{id}" for name, id in nodes})
             await everything.agrees("greeter", "other")
 
-    run(main(), 58)
+    run(main())
 
 
 async def stand(admin: Admin, prefix: str, count: int) -> None:
@@ -115,7 +115,7 @@ def test_two_loops_in_two_threads_survive_a_server_that_is_wiped() -> None:
 
     def thread(name: str) -> None:
         try:
-            run(work(name), 50)
+            run(work(name))
         except BaseException as error:
             failed.append(f"{name}: {error!r}")
             ready.abort()
@@ -163,7 +163,7 @@ def test_a_lease_that_is_revoked_by_hand_is_replaced_and_nobody_else_is_touched(
                 assert after[id].value == before[id].value
                 assert announcement.state is State.LIVE
 
-    run(main(), 40)
+    run(main())
 
 
 # -- rivals ------------------------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def test_two_programs_that_announce_one_node_leave_one_record_and_one_warning_ea
             assert await admin.under("/rivals/") == []
 
     with caplog.at_level(logging.WARNING, "microreg"):
-        run(main(), 58)
+        run(main())
 
 
 def nodes(follower: Follower) -> list[Node]:

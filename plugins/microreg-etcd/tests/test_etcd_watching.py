@@ -152,7 +152,7 @@ def test_watches_that_are_opened_while_others_write_miss_nothing() -> None:
             for reader in readers:
                 reader.cancel()
 
-    run(main(), timeout=50)
+    run(main())
 
 
 def test_every_change_of_a_transaction_and_of_a_lease_is_told() -> None:
@@ -214,7 +214,7 @@ def test_a_large_snapshot_is_of_one_revision_while_others_write() -> None:
             assert await registry.list_services() == ("s",)
             await admin.delete(*span("large"))
 
-    run(main(), timeout=50)
+    run(main())
 
 
 # -- resuming ----------------------------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ def test_a_stream_that_breaks_while_it_catches_up_is_resumed_at_the_last_event()
             assert metric(server, "grpc_server_started_total", grpc_method="Watch") - opened_before >= 3
             await admin.delete(*span("catch"))
 
-    run(main(), timeout=50)
+    run(main())
 
 
 def test_a_history_that_was_compacted_meanwhile_is_read_again_and_the_difference_told() -> None:
@@ -271,7 +271,7 @@ def test_a_history_that_was_compacted_meanwhile_is_read_again_and_the_difference
                 await admin.write([pair("compact", record("s", "after"))])
                 assert await told(events, 1) == [("create", "after", "80")]
 
-    run(main(), timeout=40)
+    run(main())
 
 
 async def resume(registry: Registry, position: Position, prefix: str) -> list[bytes]:
@@ -347,7 +347,7 @@ def test_a_store_that_was_wiped_is_not_resumed_even_when_its_revision_has_come_a
                         with pytest.raises(Compacted):
                             await resume(registry, lost, prefix)
 
-    run(main(), timeout=40)
+    run(main())
 
 
 def test_quiet_streams_follow_the_revision_so_that_a_compaction_does_not_hurt_them() -> None:
@@ -412,7 +412,7 @@ def test_a_black_hole_is_noticed_and_a_server_that_stood_still_has_lost_nothing(
             group.create_task(frozen(right, look))
 
     with other:
-        run(main(), timeout=50)
+        run(main())
 
 
 # -- what stays behind -------------------------------------------------------------------------------------------------
@@ -486,7 +486,7 @@ def test_watches_that_ended_are_gone_on_the_server_too() -> None:
             await wait_until(lambda: watchers(server) == before, timeout=10, step=0.1)
             await asyncio.gather(*tasks, *early, return_exceptions=True)
 
-    run(main(), timeout=40)
+    run(main())
 
 
 def both(catalog: Catalog) -> bool:
@@ -516,4 +516,4 @@ def test_five_hundred_watches_share_a_connection_and_survive_its_end() -> None:
             for reader in readers:
                 reader.cancel()
 
-    run(main(), timeout=50)
+    run(main())

@@ -104,7 +104,7 @@ def test_what_was_purged_leaves_a_watch_too(server: ServerProcess, monkeypatch: 
         async with connect(url) as writer, connect(url) as reader, reader.watch("orders") as events:
             catalog = Catalog()
             catalog.apply(await anext(events))
-            await writer.register(SERVICE, ttl=1)
+            await writer.register(SERVICE, ttl=3)
             catalog.apply(await anext(events))
             assert catalog.services("orders") == (SERVICE,)
             async with raw_client(server.port, "purged") as client:
@@ -115,7 +115,7 @@ def test_what_was_purged_leaves_a_watch_too(server: ServerProcess, monkeypatch: 
             catalog.apply(await anext(events))
             assert catalog.services("orders") == (SERVICE,)
 
-    run(main(), 30)
+    run(main())
 
 
 def test_who_is_due_when() -> None:

@@ -103,6 +103,6 @@ def test_users_that_may_not() -> None:
 def test_a_bucket_on_one_server_of_a_cluster() -> None:
     with nats_cluster(2) as members:
         url = f"nats://127.0.0.1:{members[0].port}"
-        findings = run(doctor(url), 30)
+        findings = run(doctor(url))
         assert "by one server of the cluster tests" in found(findings, "nats.one-replica").what
-        absent(run(doctor(f"{url}?bucket=twice&replicas=2"), 30), "nats.one-replica")
+        absent(run(doctor(f"{url}?bucket=twice&replicas=2")), "nats.one-replica")

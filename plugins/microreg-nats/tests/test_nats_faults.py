@@ -129,7 +129,7 @@ def test_a_write_that_was_held_back_brings_nobody_back(server: ServerProcess, pr
             with pytest.raises(ServiceNotFound):
                 await other.get_service("orders")
 
-    run(main(), 60)
+    run(main())
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["deleted", "deleted-and-made-again"])
@@ -147,7 +147,7 @@ def test_a_bucket_that_is_deleted_behind_our_back(server: ServerProcess, again: 
                         await client.js.add_stream(config)
                     await nodes.settle()
 
-    run(main(), 60)
+    run(main())
 
 
 def test_a_slow_network_only_delays(server: ServerProcess, proxy: Proxy) -> None:
@@ -162,7 +162,7 @@ def test_a_slow_network_only_delays(server: ServerProcess, proxy: Proxy) -> None
                     await wait_until(lambda: len(nodes.followers[0].catalog.services("orders")) == 1, 15)
             await nodes.settle()
 
-    run(main(), 60)
+    run(main())
 
 
 def test_a_cluster_goes_on_without_the_leader_of_the_bucket() -> None:
@@ -204,7 +204,7 @@ def test_a_watch_whose_consumer_is_gone_reads_again(server: ServerProcess) -> No
                 await other.register(SERVICE)
                 await wait_until(lambda: len(nodes.followers[0].catalog.services("orders")) == 2, 15)
 
-    run(main(), 60)
+    run(main())
 
 
 def test_a_slow_reader_misses_nothing(server: ServerProcess) -> None:
@@ -225,4 +225,4 @@ def test_a_slow_reader_misses_nothing(server: ServerProcess) -> None:
                         catalog.apply(await anext(events))
                 assert [service.version for service in wanted] == ["39"]
 
-    run(main(), 40)
+    run(main())

