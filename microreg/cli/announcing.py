@@ -9,7 +9,7 @@ from microreg.address import address_problem
 from microreg.announce import announce
 from microreg.announce.announcement import Announcement, State, Transition
 from microreg.cli.common import duration, option
-from microreg.cli.errors import redacted
+from microreg.cli.errors import redacted, write_error
 from microreg.cli.text import safe
 from microreg.errors import ConfigError
 from microreg.model import Status
@@ -29,7 +29,9 @@ __all__ = [
 
 VersionOption = Annotated[str, option("--version", None, "Version of the service.")]
 IdOption = Annotated[str | None, option("--id", None, "Id of this node; not given: a random one.")]
-MetaOption = Annotated[list[str] | None, option("--meta", "KEY=VALUE", "Metadata of this node; may be repeated.")]
+MetaOption = Annotated[
+    list[str] | None, option("--metadata", "KEY=VALUE", "Metadata of this node; may be repeated.", "--meta")
+]
 TtlOption = Annotated[
     str | None,
     option("--ttl", "DURATION", f"How long the record outlives this process, 1s to 1d; not given: {DEFAULT_TTL:g}s."),
@@ -55,7 +57,7 @@ def announcement_of(
 ) -> Announcement:
     """The announcement that these options describe. A port in ``address`` counts before ``port``."""
     seconds = duration("--ttl", ttl)
-    return announce(
+    announcement = announce(
         registry,
         name,
         port=port if address is None or address_problem(address) else None,
@@ -67,17 +69,20 @@ def announcement_of(
         check=check,
         drain_delay=drain_delay,
     )
+    if registry.url.scheme == "memory":
+        write_error("microreg: warning: memory:// lives in this process, and no other program finds it there")
+    return announcement
 
 
 def metadata_of(items: Sequence[str]) -> dict[str, str]:
-    """The metadata that ``--meta`` was given. Raises ConfigError for what is no pair, or given twice."""
+    """The metadata that ``--metadata`` was given. Raises ConfigError for what is no pair, or given twice."""
     metadata: dict[str, str] = {}
     for item in items:
         key, equals, value = item.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--meta: expected KEY=VALUE, got {item[:60]!r}")
+            raise ConfigError(f"--metadata: expected KEY=VALUE, got {item[:60]!r}")
         if key in metadata:
-            raise ConfigError(f"--meta: {key!r} is given twice")
+            raise ConfigError(f"--metadata: {key!r} is given twice")
         metadata[key] = value
     return metadata
 

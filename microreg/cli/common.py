@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from microreg.connect import DEFAULT_URL, connect
-from microreg.errors import ConfigError
+from microreg.connect import DEFAULT_URL, config_string, connect
+from microreg.errors import ConfigError, RegistryError
 from microreg.registry import Registry
 from microreg.url import Duration, RegistryURL, parse_duration
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
 __all__ = [
@@ -27,13 +28,14 @@ __all__ = [
     "option",
     "print_lines",
     "print_table",
+    "registered_names",
     "table",
 ]
 
 
-def option(name: str, metavar: str | None, help: str) -> object:
-    """A typer option whose help says in words what holds where it is not given."""
-    return typer.Option(name, metavar=metavar, help=help, show_default=False)
+def option(name: str, metavar: str | None, help: str, *others: str) -> object:
+    """A typer option whose help says in words what holds where it is not given. ``others`` are further names of it."""
+    return typer.Option(name, *others, metavar=metavar, help=help, show_default=False)
 
 
 RegistryOption = Annotated[
@@ -66,9 +68,18 @@ def duration(option: str, text: str | None) -> Duration | None:
 
 def configured(url: str | None, timeout: str | None = None) -> Registry:
     """The registry that ``--registry`` and ``--timeout`` describe, not open yet. Raises ConfigError."""
-    parsed = RegistryURL.parse(url or os.environ.get("MICROREG_REGISTRY") or DEFAULT_URL)
     seconds = duration("--timeout", timeout)
-    return connect(parsed if seconds is None else parsed.with_timeout(seconds))
+    with config_string(url) as found:
+        parsed = RegistryURL.parse(found)
+        return connect(parsed if seconds is None else parsed.with_timeout(seconds))
+
+
+async def registered_names(registry: Registry) -> tuple[str, ...] | None:
+    """The names of all services, to tell of them beside what went wrong; None where they cannot be read."""
+    try:
+        return await registry.list_services()
+    except RegistryError:
+        return None
 
 
 def is_terminal() -> bool:
@@ -76,24 +87,22 @@ def is_terminal() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def table(*columns: str, title: str | None = None) -> Table:
+def table(*columns: str) -> Table:
     """An empty rich table in the one style of all commands."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
-    heading = None if title is None else Text(title)
-    made = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", title_style="bold", pad_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         made.add_column(column, overflow="fold")
     return made
 
 
-def print_table(made: Table) -> None:
-    """Print a rich table to the terminal."""
+def print_table(made: RenderableType) -> None:
+    """Print to the terminal. It breaks the lines that are longer than itself, so that they are copied in one piece."""
     from rich.console import Console
 
-    Console(highlight=False, emoji=False, markup=False).print(made)
+    Console(highlight=False, emoji=False, markup=False).print(made, soft_wrap=True)
 
 
 def print_lines(lines: Iterable[Sequence[str]]) -> None:

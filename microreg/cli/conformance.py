@@ -10,19 +10,18 @@ from difflib import get_close_matches
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from microreg.cli.common import is_terminal, print_lines, print_table, table
+from microreg.cli.common import is_terminal, print_lines, print_table
 from microreg.cli.errors import FAILED, OK, redacted, write_error
 from microreg.cli.hanging import hanging
 from microreg.cli.loop import write
-from microreg.cli.text import safe
+from microreg.cli.text import safe, safe_json
 from microreg.errors import ConfigError, RegistryTimeout
 from microreg.model import Node, Service
 from microreg.testing import CHECKS, Check, Harness, Report, Result
 from microreg.testing import verify as run_checks
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from microreg.cli.listing import Listing
     from microreg.testing.case import Case
 
 __all__ = ["check_registry"]
@@ -48,7 +47,7 @@ async def check_registry(
     await _usable(harness)
     if as_json:
         report = await run_checks(harness, checks)
-        await write(report.json())
+        await write(safe_json(report.json()))
     elif is_terminal():
         with _Progress(len(checks)) as progress:
             report = await run_checks(harness, progress.followed(checks))
@@ -64,7 +63,9 @@ def _selected(ids: Sequence[str]) -> tuple[Check, ...]:
     for each in ids:
         if each not in known:
             close = get_close_matches(each, known, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+            families = dict.fromkeys(f"{name.partition('.')[0]}.…" for name in known)
+            there = f"there are {', '.join(families)} in docs/reference/conformance.md"
+            hint = f"did you mean {close[0]!r}?" if close else there
             raise ConfigError(f"--check: there is no check {each[:60]!r}; {hint}")
     return tuple(check for check in CHECKS if not ids or check.id in ids)
 
@@ -163,10 +164,13 @@ def _show(report: Report) -> None:
     print(report.summary())
 
 
-def _table(report: Report) -> Table:
+def _table(report: Report) -> Listing:
     from rich.text import Text
 
-    made = table("outcome", "check", "seconds", "sentence, or why", title=safe(redacted(report.title)))
+    from microreg.cli.listing import Listing
+
+    columns = "outcome", "check", "seconds", "sentence, or why"
+    made = Listing(*columns, folds=columns[3:], title=safe(redacted(report.title)))
     for each in report.results:
         outcome = Text(each.outcome, style=_STYLE[each.outcome])
         made.add_row(outcome, Text(each.check.id), Text(f"{each.seconds:.2f}"), Text(safe(redacted(_reason(each)))))

@@ -9,10 +9,20 @@ from typing import Annotated
 
 import typer
 
-from microreg.cli.common import JsonOption, TimeoutOption, duration, is_terminal, option, print_lines, print_table
+from microreg.cli.common import (
+    JsonOption,
+    RegistryOption,
+    TimeoutOption,
+    duration,
+    is_terminal,
+    option,
+    print_lines,
+    print_table,
+)
 from microreg.cli.errors import FAILED, OK, redacted
 from microreg.cli.loop import Stop, execute, write
 from microreg.cli.text import json_line, safe
+from microreg.errors import ConfigError
 from microreg.findings import Finding, Severity
 from microreg.rules import DEFAULT_TTL, check_ttl
 
@@ -22,9 +32,7 @@ _STYLE = {Severity.OK: "green", Severity.NOTE: "cyan", Severity.WARNING: "yellow
 
 _Url = Annotated[
     str | None,
-    typer.Argument(
-        metavar="URL", help="The registry, as scheme://…; else $MICROREG_REGISTRY, else mdns://", show_default=False
-    ),
+    typer.Argument(metavar="URL", help="The registry, as scheme://…; the same as --registry.", show_default=False),
 ]
 _Write = Annotated[bool, option("--write", None, "Also write: a record of its own, withdrawn at once.")]
 _Ttl = Annotated[
@@ -35,6 +43,7 @@ _Ttl = Annotated[
 
 def doctor(
     url: _Url = None,
+    registry: RegistryOption = None,
     write_too: _Write = False,
     json: JsonOption = False,
     ttl: _Ttl = None,
@@ -51,8 +60,11 @@ def doctor(
     async def main(_: Stop) -> int:
         from microreg.doctor import examine
 
+        if url is not None and registry is not None:
+            raise ConfigError("the registry is given twice: as URL and as --registry")
+        place = registry if url is None else url
         seconds = check_ttl(duration("--ttl", ttl) or DEFAULT_TTL)
-        findings = await examine(url, write=write_too, ttl=seconds, timeout=duration("--timeout", timeout))
+        findings = await examine(place, write=write_too, ttl=seconds, timeout=duration("--timeout", timeout))
         await _show([_shown(each) for each in findings], as_json=json)
         return FAILED if any(each.severity is Severity.ERROR for each in findings) else OK
 

@@ -11,7 +11,7 @@ import re
 import sys
 from typing import Protocol, runtime_checkable
 
-from microreg.cli.text import safe
+from microreg.cli.text import safe, safe_json
 from microreg.errors import (
     ConfigError,
     InvalidService,
@@ -39,6 +39,7 @@ __all__ = [
     "prepare_streams",
     "redacted",
     "report",
+    "write_error",
 ]
 
 OK = 0
@@ -114,17 +115,19 @@ def failed(error: BaseException, *, as_json: bool) -> int:
 def report(error: BaseException, *, as_json: bool) -> None:
     """Print an error to stderr: one or two lines, or with ``as_json`` one object with ``code``."""
     number, code, message = describe(error)
-    advice = _ADVICE.get(number, "")
+    advice = safe(redacted(" ".join(getattr(error, "__notes__", ())))) or _ADVICE.get(number, "")
     context = getattr(error, "ctx", None)
     if isinstance(error, _UsageError):
         advice = f"see {getattr(context, 'command_path', None) or 'microreg'} --help"
         option = getattr(error, "option_name", None)
         if option in _COMMON and getattr(context, "parent", None) is None:
             advice = f"it stands after the command: microreg list {option} …; {advice}"
+        elif option == "--registry":
+            advice = f"the registry is an argument here: {getattr(context, 'command_path', 'microreg')} URL; {advice}"
     if number == BUG:
         advice = "this is a bug in microreg or a plugin; MICROREG_TRACEBACK=1 shows where"
     if as_json:
-        text = json.dumps({"code": code, "message": message, "exit": number}, ensure_ascii=False)
+        text = safe_json(json.dumps({"code": code, "message": message, "exit": number}, ensure_ascii=False))
     else:
         first = "microreg: a bug: " if number == BUG else "microreg: "
         text = " ".join(map(safe, (first + message).split("\n"))) + (f"\n  {advice}" if advice else "")

@@ -14,16 +14,19 @@ from microreg.cli.common import (
     is_terminal,
     print_lines,
     print_table,
-    table,
+    registered_names,
 )
 from microreg.cli.errors import OK
 from microreg.cli.loop import Stop, execute, write
-from microreg.cli.text import STATUS_STYLE, NodeRow, pairs, rows, safe, services_json
+from microreg.cli.text import STATUS_STYLE, NodeRow, pairs, rows, safe, services_json, similar
+from microreg.errors import ServiceNotFound
 from microreg.model import Service
+from microreg.registry import Registry
 
 if TYPE_CHECKING:
-    from rich.table import Table
     from rich.text import Text
+
+    from microreg.cli.listing import Listing
 
 __all__ = ["get_service"]
 
@@ -37,12 +40,13 @@ def get_service(
     """Show the nodes of one service: version, id, address, status, metadata, endpoints.
 
     In a pipe: one line for each node with these columns, separated by tabs. With --json: an array of
-    services, one for each version. Exit code 1 where no node of that name is registered.
+    services, one for each version. Exit code 1 where no node of that name is registered; names that look alike
+    are told on stderr.
     """
 
     async def main(_: Stop) -> int:
         async with configured(registry, timeout) as opened:
-            services = await opened.get_service(name)
+            services = await _found(opened, name)
         if json:
             await write(services_json(services))
         elif is_terminal():
@@ -55,8 +59,21 @@ def get_service(
     return execute(main, as_json=json)
 
 
-def _table(services: tuple[Service, ...]) -> Table:
-    made = table("version", "id", "address", "status", "metadata", "endpoints", title=safe(services[0].name))
+async def _found(registry: Registry, name: str) -> tuple[Service, ...]:
+    """The service. Raises ServiceNotFound with a note of names that look alike."""
+    try:
+        return await registry.get_service(name)
+    except ServiceNotFound as error:
+        if alike := similar(name, await registered_names(registry) or ()):
+            error.add_note(f"did you mean {' or '.join(alike)}?")
+        raise
+
+
+def _table(services: tuple[Service, ...]) -> Listing:
+    from microreg.cli.listing import Listing
+
+    columns = "version", "id", "address", "status", "metadata", "endpoints"
+    made = Listing(*columns, folds=("metadata", "endpoints"), title=safe(services[0].name))
     for row in rows(services):
         made.add_row(*_cells(row))
     return made

@@ -12,7 +12,6 @@ from microreg.cli.common import (
     is_terminal,
     print_lines,
     print_table,
-    table,
 )
 from microreg.cli.errors import OK
 from microreg.cli.loop import Stop, execute, write
@@ -39,7 +38,7 @@ def list_services(registry: RegistryOption = None, json: JsonOption = False, tim
         if json:
             await write(services_json(services))
         else:
-            _show(services)
+            _show(services, str(opened.url))
         return OK
 
     return execute(main, as_json=json)
@@ -65,7 +64,7 @@ async def _everything(registry: Registry) -> list[Service]:
     return [service for task in tasks for service in task.result()]
 
 
-def _show(services: list[Service]) -> None:
+def _show(services: list[Service], registry: str) -> None:
     by_name: dict[str, list[Service]] = {}
     for service in services:
         by_name.setdefault(service.name, []).append(service)
@@ -80,11 +79,13 @@ def _show(services: list[Service]) -> None:
     if not is_terminal():
         print_lines(lines)
     elif not lines:
-        print("no service is registered")
+        print(f"no service is registered in {safe(registry)}")
     else:
         from rich.text import Text
 
-        made = table("name", "versions", "nodes")
+        from microreg.cli.listing import Listing
+
+        made = Listing("name", "versions", "nodes", folds=("versions",))
         for line in lines:
             made.add_row(*map(Text, line))
         print_table(made)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
@@ -13,21 +13,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from microreg import plugins as installed
-from microreg.cli.common import JsonOption, is_terminal, print_lines, print_table, table
+from microreg.cli.common import JsonOption, is_terminal, print_lines, print_table
 from microreg.cli.errors import FAILED, OK, redacted
-from microreg.cli.text import join, safe
+from microreg.cli.text import join, json_text, safe
 from microreg.errors import ConfigError
 from microreg.options import OptionInfo, Options, describe_options
 from microreg.plugins import KINDS, Plugin
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from microreg.cli.listing import Listing
     from microreg.registry import Registry
 
 __all__ = ["plugins"]
 
-_SHOWN = {"backend": "{}://", "layer": "{}+", "composite": "{}:"}
+_SHOWN = {"microreg.backends": "{}://", "microreg.layers": "{}+", "microreg.composites": "{}:"}
+_FOR_TESTS = "microreg.testing."
+"""Where that is which only serves the tests of programs."""
+_MARKUP = re.compile(r":\w+:(?=`)|`")
 
 _Name = Annotated[
     str | None,
@@ -38,6 +40,8 @@ _Name = Annotated[
 def plugins(name: _Name = None, json: JsonOption = False) -> int:
     """Show the backends, layers, strategies, filters and hooks that are installed, their origin and their options.
 
+    The options are shown where a NAME is given, in a pipe and with --json always. What is of kind "test backend" is
+    there for the tests of programs, and of no use elsewhere.
     Each is imported to see whether it works; exit code 1 where one is broken, or two have the same name. In a
     pipe, separated by tabs: kind, name, distribution, version, target, and ok or what is wrong; then, after the
     word option: name of the plugin, option, type, default, secret or -, meaning; and after the word about: name of
@@ -46,7 +50,7 @@ def plugins(name: _Name = None, json: JsonOption = False) -> int:
     everything = [plugin for group in KINDS for plugin in installed.inventory(group)]
     found = [_examined(plugin, everything) for plugin in _wanted(name, everything)]
     if json:
-        print(json_.dumps({"plugins": [each.to_dict() for each in found]}, indent=2, ensure_ascii=False))
+        print(json_text({"plugins": [each.to_dict() for each in found]}))
     elif is_terminal():
         _show(found, details=name is not None)
     else:
@@ -68,16 +72,18 @@ class _Found:
 
     @property
     def kind(self) -> str:
-        return KINDS[self.plugin.group]
+        """What it is called; ``test backend`` where nobody is to choose it but a test."""
+        kind = KINDS[self.plugin.group]
+        return f"test {kind}" if self.plugin.target.startswith(_FOR_TESTS) else kind
 
     @property
     def name(self) -> str:
         """As it stands in a config string."""
-        return safe(_SHOWN.get(self.kind, "{}").format(self.plugin.name))
+        return safe(_SHOWN.get(self.plugin.group, "{}").format(self.plugin.name))
 
     def options_as_written(self) -> list[tuple[str, OptionInfo]]:
         """Each option with its name in the config string."""
-        prefix = f"{self.plugin.name}." if self.kind == "layer" else ""
+        prefix = f"{self.plugin.name}." if self.plugin.group == "microreg.layers" else ""
         return [(prefix + info.name, info) for info in self.options]
 
     def lines(self) -> Iterable[tuple[str, ...]]:
@@ -169,14 +175,16 @@ _LOOKS: dict[str, Callable[[Plugin], _Found]] = {
 
 
 def _summary(documented: object) -> str:
-    """The first paragraph of a docstring, on one line."""
-    return " ".join((documented.__doc__ or "").strip().partition("\n\n")[0].split())
+    """The first paragraph of a docstring, on one line, without its markup."""
+    return _MARKUP.sub("", " ".join((documented.__doc__ or "").strip().partition("\n\n")[0].split()))
 
 
 def _show(found: list[_Found], *, details: bool) -> None:
     from rich.text import Text
 
-    made = table("kind", "name", "distribution", "version", "state")
+    from microreg.cli.listing import Listing
+
+    made = Listing("kind", "name", "distribution", "version", "state")
     for each in found:
         state = Text("broken", style="red") if each.problem else Text("ok", style="green")
         cells = each.kind, each.name, safe(each.plugin.distribution), safe(each.plugin.version)
@@ -190,16 +198,21 @@ def _show(found: list[_Found], *, details: bool) -> None:
             facts |= each.about
             lines = [each.summary, *(f"{key}: {value}" for key, value in facts.items() if value)]
             print("\n".join(safe(line) for line in lines if line))
-    for each in found:
-        if each.options:
+        if details and each.options:
             print()
             print_table(_options(each))
+    if not details:
+        print("microreg plugins NAME tells more of one, and its options.")
 
 
-def _options(found: _Found) -> Table:
+def _options(found: _Found) -> Listing:
     from rich.text import Text
 
-    made = table("option", "type", "default", "meaning", title=f"options of {found.name}")
+    from microreg.cli.listing import Listing
+
+    made = Listing(
+        "option", "type", "default", "meaning", folds=("default", "meaning"), title=f"options of {found.name}"
+    )
     for key, info in found.options_as_written():
         default = "(secret)" if info.secret else info.default
         made.add_row(*(Text(safe(cell)) for cell in (key, info.type, default, info.help)))

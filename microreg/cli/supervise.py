@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import select
 import signal
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from microreg.address import split_address
 from microreg.announce.announcement import Announcement, State, Transition
@@ -53,14 +54,19 @@ class Doorbell:
         self._outside = probe(f"tcp://{announced}") if outside else None
 
     async def answered(self) -> None:
-        """Return when somebody answers. After ten seconds without an answer one warning says so."""
-        loop = asyncio.get_running_loop()
-        late, pause, warned = loop.time() + _LATE, _RING, False
+        """Return when somebody answers. After ten seconds without an answer one warning says so, and why."""
+        with _muted(), suppress(TimeoutError):
+            async with asyncio.timeout(_LATE):
+                return await self._rung()
+        what = f"the check {self._check} does not pass" if self._check else f"port {self.port} does not answer"
+        say(f"warning: {what} after {_LATE:g} s; the program runs on, and is announced as soon as it does")
+        if self._check:
+            self._probes = [probe(self._check)]  # a new one tells again what is wrong
+        await self._rung()
+
+    async def _rung(self) -> None:
+        pause = _RING
         while not await self._answers():
-            if loop.time() >= late and not warned:
-                warned = True
-                what = f"the check {self._check} does not pass" if self._check else f"port {self.port} does not answer"
-                say(f"warning: {what} after {_LATE:g} s; the program runs on, and is announced as soon as it does")
             await asyncio.sleep(pause)
             pause = min(_RING_CAP, pause * 1.5)
 
@@ -74,6 +80,21 @@ class Doorbell:
                     say(f"warning: port {self.port} answers on loopback, but not at {self._announced}, as announced")
                 return True
         return False
+
+
+@contextmanager
+def _muted() -> Generator[None, None, None]:
+    """Probes that fail are nothing to tell of: a program needs a moment to start."""
+
+    def nothing(_: logging.LogRecord) -> bool:
+        return False
+
+    log = logging.getLogger("microreg.announce.probe")
+    log.addFilter(nothing)
+    try:
+        yield
+    finally:
+        log.removeFilter(nothing)
 
 
 async def _asked(ask: Probe, seconds: float) -> bool:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 
 import msgspec
 
 from microreg import codec
 from microreg.model import Service, Status
 
-__all__ = ["STATUS_STYLE", "NodeRow", "join", "json_line", "node_json", "pairs", "rows", "safe", "services_json"]
+__all__ = [
+    "STATUS_STYLE",
+    "NodeRow",
+    "join",
+    "json_line",
+    "json_text",
+    "node_json",
+    "pairs",
+    "rows",
+    "safe",
+    "safe_json",
+    "services_json",
+    "similar",
+]
 
 STATUS_STYLE: Mapping[str, str] = {
     Status.STARTING: "cyan",
@@ -24,9 +38,7 @@ STATUS_STYLE: Mapping[str, str] = {
 NodeRow = tuple[str, str, str, str, str, str]
 """version, id, address, status, metadata and endpoints of one node."""
 
-
-# Characters that JSON may hold raw, and that steer a terminal: DEL, C1 controls, line separators, bidi controls.
-_STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_CLOSE = 5
 
 
 class _Nodes(msgspec.Struct):
@@ -38,6 +50,12 @@ def safe(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def similar(name: str, names: Iterable[str]) -> list[str]:
+    """Those of ``names`` that look like this one, the most alike first; capitals count as small letters."""
+    folded = {each.casefold(): each for each in sorted(names, reverse=True)}
+    return [folded[each] for each in get_close_matches(name.casefold(), folded, _CLOSE)]
 
 
 def pairs(metadata: Mapping[str, str]) -> str:
@@ -68,7 +86,7 @@ def rows(services: Iterable[Service]) -> list[NodeRow]:
 
 def services_json(services: Iterable[Service]) -> str:
     """A JSON array of services, each as :mod:`microreg.codec` writes it."""
-    return _harmless("[" + ",".join(codec.encode(service).decode() for service in services) + "]")
+    return safe_json("[" + ",".join(codec.encode(service).decode() for service in services) + "]")
 
 
 def node_json(record: Service) -> msgspec.Raw:
@@ -81,12 +99,22 @@ def json_line(**fields: object) -> str:
     document = {
         key: msgspec.Raw(codec.encode(value)) if isinstance(value, Service) else value for key, value in fields.items()
     }
-    return _harmless(msgspec.json.encode(document).decode())
+    return safe_json(msgspec.json.encode(document).decode())
 
 
-def _harmless(document: str) -> str:
-    """The same JSON with characters that steer a terminal escaped; they can stand in strings only."""
-    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", document)
+def json_text(document: object) -> str:
+    """A document of JSON on several lines, for programs and for reading."""
+    return safe_json(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def safe_json(document: str) -> str:
+    """The same JSON with everything that is not printable escaped, as :func:`safe` does, so that it steers no terminal.
+
+    Between strings, JSON has nothing of that kind but line ends, which stay.
+    """
+    if document.isprintable():
+        return document
+    return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in document)
 
 
 def _quoted(text: str) -> str:

@@ -10,10 +10,9 @@ from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from microreg.cli.common import table
+from microreg.cli.listing import Listing
 from microreg.cli.text import STATUS_STYLE, safe
 from microreg.events import Action, Event, Snapshot
 from microreg.model import Service
@@ -43,10 +42,14 @@ def age(seconds: float) -> str:
 
 
 class NodeTable:
-    """Every node with its status, age and last event. Pure: give it a clock, take a rich table."""
+    """Every node, of all services or of the one of this name, with its status, age and last event.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    Pure: give it a clock, take what rich can print.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, name: str | None = None) -> None:
         self._clock = clock
+        self._spare = ("age", "version") if name is None else ("service", "age", "version")
         self._rows: dict[tuple[str, str], _Row] = {}
         self.events = 0
 
@@ -69,13 +72,14 @@ class NodeTable:
         else:
             row.record, row.event, row.event_at = event.service, "changed", now
 
-    def render(self) -> Table:
-        """The table as it is now; nodes that went a while ago are left out, and forgotten."""
+    def render(self) -> Listing:
+        """The nodes as they are now; nodes that went a while ago are left out, and forgotten."""
         now = self._clock()
         self._rows = {key: row for key, row in self._rows.items() if not row.gone or now - row.event_at < _KEPT}
-        made = table("service", "version", "id", "address", "status", "age", "last event")
+        columns = "service", "version", "id", "address", "status", "age", "last event"
+        made = Listing(*columns, folds=("last event",), spare=self._spare)
         for _, row in sorted(self._rows.items()):
-            made.add_row(*_cells(row, now), style="dim" if row.gone else None)
+            made.add_row(*_cells(row, now), style="dim" if row.gone else "")
         return made
 
 
@@ -98,7 +102,7 @@ class TableView:
 
     def __init__(self, url: str, name: str | None, console: Console | None = None) -> None:
         self._title = f"{name or 'all services'} at {url}"
-        self._nodes = NodeTable()
+        self._nodes = NodeTable(name=name)
         self._header = Text(self._title)
         # refreshed by tick() in the event loop: rich's own refresh would be a thread
         self._live = Live(console=console or Console(highlight=False, emoji=False), auto_refresh=False)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from microreg.checked import Checked
+from microreg.checked import patience
 from microreg.cli.common import (
     JsonOption,
     RegistryOption,
@@ -19,13 +17,12 @@ from microreg.cli.common import (
     is_terminal,
     option,
     print_table,
-    table,
+    registered_names,
 )
 from microreg.cli.errors import NOT_FOUND, OK, redacted
 from microreg.cli.loop import Stop, execute, write
-from microreg.cli.text import STATUS_STYLE, json_line, safe
+from microreg.cli.text import STATUS_STYLE, json_line, safe, similar
 from microreg.errors import RegistryError, RegistryTimeout
-from microreg.registry import Registry
 from microreg.rules import check_name
 from microreg.selector import Explanation, Selector, Standing
 from microreg.selector.explain import aligned
@@ -39,12 +36,13 @@ _STEP = 0.02
 """Seconds between two looks at what is known so far."""
 _MORE = 0.5
 """Seconds after the first error in which a snapshot file may still help."""
-_CLOSE = 5
+_SHOWN = 5
 BLIND = (
     "Ejections, slow start, latency and retries are known to the program that makes the calls, and to nobody else: "
     "there, print(selector.explain(name)) shows them."
 )
 """What a command cannot know of a Selector in another process."""
+_ADVICE = "Does its program run, and announce itself in this registry? microreg doctor says what may be in the way."
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the service, exactly as registered.")]
 _Filters = Annotated[
@@ -76,12 +74,12 @@ def why(
         check_name(name)
         async with configured(registry, timeout) as opened:
             async with Selector(opened, strategy, filters or (), zone=zone) as selector:
-                told = await _settled(selector, name, _patience(opened))
-                answer = _Answer(told, None if told.nodes else await _names(opened))
+                told = await _settled(selector, name, patience(opened))
+                answer = _Answer(told, str(opened.url), None if told.nodes else await registered_names(opened))
         if json:
             await write(answer.json())
-        elif is_terminal():
-            _show(answer)
+        elif is_terminal() and told.nodes:
+            _show(told)
         else:
             await write("\n".join(map(safe, answer.text().splitlines())))
         if (error := answer.error) is not None:
@@ -96,6 +94,7 @@ class _Answer:
     """What there is to say. ``names`` are those registered, looked up where there is no node; None: not known."""
 
     explanation: Explanation
+    registry: str
     names: tuple[str, ...] | None
 
     @property
@@ -104,29 +103,30 @@ class _Answer:
         fresh = self.explanation.freshness
         if self.explanation.nodes or fresh.kind == "live":
             return None
-        return fresh.error or RegistryTimeout(f"the registry has not answered in time: {self.explanation.note}")
+        return fresh.error or RegistryTimeout(self.explanation.note)
 
     @property
     def similar(self) -> list[str]:
         """Names that look alike, where there is no node of the one that was asked for."""
-        found: Sequence[str] = () if self.explanation.nodes else self.names or ()
-        folded = {each.casefold(): each for each in reversed(found)}
-        return [folded[each] for each in get_close_matches(self.explanation.name.casefold(), folded, _CLOSE)]
+        return [] if self.explanation.nodes else similar(self.explanation.name, self.names or ())
 
-    def remarks(self) -> list[str]:
-        """What is said below the nodes."""
-        if self.explanation.nodes:
-            return [BLIND]
-        if self.names is None:
-            return ["Which names are registered could not be read either."]
-        if self.similar:
-            return [f"Did you mean {' or '.join(self.similar)}?"]
-        some = ", ".join(self.names[:_CLOSE]) + (" …" if len(self.names) > _CLOSE else "")
-        return [f"Registered: {some} ({len(self.names)} in all)." if self.names else "No service is registered at all."]
+    def nothing(self) -> list[str]:
+        """What is said where there is no node: of what, what there is instead, and what to do."""
+        name, names = self.explanation.name, self.names
+        if self.error is not None:
+            return [f"{name}: nothing is known of it, because the registry could not be asked."]
+        if names:
+            some = ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
+            others = f"Registered there: {some} ({len(names)} in all)."
+        else:
+            others = "Which others are could not be read." if names is None else "Nothing else is registered there."
+        advice = f"Did you mean {' or '.join(self.similar)}?" if self.similar else _ADVICE
+        return [f"{name}: no node of that name is registered in {self.registry}.", others, advice]
 
     def text(self) -> str:
         told = self.explanation
-        return redacted("\n".join([told.heading, *aligned(told.table), *self.remarks()]))
+        lines = [told.heading, *aligned(told.table), BLIND] if told.nodes else self.nothing()
+        return redacted("\n".join(lines))
 
     def json(self) -> str:
         told, fresh = self.explanation, self.explanation.freshness
@@ -173,10 +173,10 @@ def _standing(standing: Standing) -> dict[str, object]:
     }
 
 
-async def _settled(selector: Selector, name: str, patience: float) -> Explanation:
-    """The explanation once the registry has answered, or has said why it does not, or ``patience`` is over."""
+async def _settled(selector: Selector, name: str, seconds: float) -> Explanation:
+    """The explanation once the registry has answered, or has said why it does not, or ``seconds`` are over."""
     loop = asyncio.get_running_loop()
-    end = loop.time() + patience
+    end = loop.time() + seconds
     while True:
         explanation = selector.explain(name)
         fresh = explanation.freshness
@@ -187,28 +187,16 @@ async def _settled(selector: Selector, name: str, patience: float) -> Explanatio
         await asyncio.sleep(_STEP)
 
 
-def _patience(registry: Registry) -> float:
-    checked = registry.unwrap(Checked)
-    return registry.options.timeout if checked is None else checked.options.timeout
+def _show(told: Explanation) -> None:
+    from microreg.cli.listing import Listing
 
-
-async def _names(registry: Registry) -> tuple[str, ...] | None:
-    try:
-        return await registry.list_services()
-    except RegistryError:
-        return None
-
-
-def _show(answer: _Answer) -> None:
-    print("\n".join(map(safe, redacted(answer.explanation.heading).splitlines())))
-    head, *rows = answer.explanation.table
-    if rows:
-        made = table(*head)
-        for standing, row in zip(answer.explanation.nodes, rows, strict=True):
-            style = None if standing.selected else "dim"
-            made.add_row(*(_cell(text, standing) for text in row), style=style)
-        print_table(made)
-    print("\n".join(map(safe, answer.remarks())))
+    print("\n".join(map(safe, redacted(told.heading).splitlines())))
+    head, *rows = told.table
+    made = Listing(*head, folds=("why",))
+    for standing, row in zip(told.nodes, rows, strict=True):
+        made.add_row(*(_cell(text, standing) for text in row), style="" if standing.selected else "dim")
+    print_table(made)
+    print(BLIND)
 
 
 def _cell(text: str, standing: Standing) -> Text:

@@ -9,11 +9,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from microreg.net import free_port
 from support import ROOT, clean_env
 
 pytest.importorskip("typer")
@@ -169,8 +169,8 @@ def test_register_is_ended_by_signals_where_its_drain_hangs(env: dict[str, str])
     assert result == 143 and "ended hard" in error
 
 
-def test_run_is_ended_by_signals_where_its_drain_hangs(env: dict[str, str]) -> None:
-    port = free_port()
+def test_run_is_ended_by_signals_where_its_drain_hangs(env: dict[str, str], new_port: Callable[[], int]) -> None:
+    port = new_port()
     where = ["--name", "x", "--port", str(port), "--address", "127.0.0.1", "--registry", "hangs://swallow?timeout=60s"]
     process = begun(env, "run", *where, "--", sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1")
     for _ in range(20):

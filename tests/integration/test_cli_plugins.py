@@ -125,6 +125,13 @@ def test_what_ships_with_microreg_is_listed_with_its_options(cli: Cli) -> None:
     assert any(cells[2].startswith("cache.") for cells in of(result, "cache+"))
 
 
+def test_what_is_for_tests_only_says_so(cli: Cli) -> None:
+    assert of(cli(), "fake://")[0][0] == "test backend"
+    (fake,) = cli("fake", "--json").json["plugins"]
+    assert (fake["kind"], fake["name"], fake["ok"]) == ("test backend", "fake", True)
+    assert "`" not in fake["summary"] and ":class:" not in fake["summary"]
+
+
 def test_plugins_of_others(cli: Cli, install: Install) -> None:
     groups = {"microreg.backends": {"mine": "plug_a:Mine"}, "microreg.layers": {"loud": "plug_a:Loud"}}
     install("plug_a", GOOD, groups | {"microreg": {"listening": "plug_a:hooks"}})
@@ -273,7 +280,8 @@ def test_a_terminal_gets_tables(cli: Cli, install: Install, monkeypatch: pytest.
     assert ["backend", "sand://", "plug_e", "1.5", "broken"] in rows
     assert ["backend", "mine://", "plug_e", "1.5", "ok"] in rows
     assert out.count("backend sand://: the backend 'sand'") == 1
-    assert "options of mine://" in out and "(secret)" in out and "how often | or so" in out
+    assert "options of" not in out and "microreg plugins NAME" in out
     details = cli("mine").out
+    assert "options of mine://" in details and "(secret)" in details and "how often | or so" in details
     assert "A registry of mine.\ntarget: plug_e:Mine\ncapabilities: " in details
     assert "\nweather: fine\\tand dry\n" in details and "weather" not in out

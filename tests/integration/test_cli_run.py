@@ -25,7 +25,7 @@ from microreg.cli import main
 from microreg.cli import supervise as supervising
 from microreg.errors import RegistryUnavailable
 from microreg.model import Service
-from microreg.net import free_port
+from microreg.testing.ports import reserve_port
 from support import ROOT, clean_env, wait_until
 
 pytest.importorskip("typer")
@@ -85,7 +85,7 @@ class Stage:
         self.log = folder / "log"
         self.script = folder / "child.py"
         self.script.write_text(CHILD)
-        self.port = free_port()
+        self.port = reserve_port(self)
         self.lines: list[str] = []
         self.writes: list[tuple[str, float]] = []
         self.on: dict[str, Act] = {}
@@ -112,7 +112,7 @@ class Stage:
         """Signals this process once the child is ready for it."""
 
         def act() -> None:
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 30
             while "up" not in self.noted:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
@@ -193,7 +193,7 @@ def test_a_second_signal_is_passed_on_at_once(stage: Stage, monkeypatch: pytest.
 
 def test_a_program_that_does_not_listen_is_killed(stage: Stage) -> None:
     stage.on["live"] = kill(signal.SIGTERM)
-    assert stage.run("deaf", options=("--kill-after", "200ms")) == 128 + signal.SIGKILL
+    assert stage.run("deaf", options=("--kill-after", "2s")) == 128 + signal.SIGKILL
     assert "SIGTERM" in stage.noted and stage.written[-1] == "gone"
 
 
@@ -210,7 +210,7 @@ def test_a_crash_is_deregistered_at_once(stage: Stage) -> None:
     began = time.monotonic()
     assert stage.run("crash") == 128 + signal.SIGKILL
     assert stage.written == ["passing", "draining", "gone"]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 12, "its ttl, of 15 s, would take longer"
 
 
 @pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143)])
@@ -220,7 +220,7 @@ def test_the_exit_code_is_the_programs(stage: Stage, script: str, code: int) -> 
 
 
 def test_when_the_store_hangs_after_a_crash_two_signals_end_the_waiting(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def hangs(self: MemoryRegistry, service: Service) -> None:
         kill(signal.SIGTERM)()
@@ -229,9 +229,8 @@ def test_when_the_store_hangs_after_a_crash_two_signals_end_the_waiting(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(MemoryRegistry, "deregister", hangs)
-    began = time.monotonic()
     assert stage.run("crash") == 128 + signal.SIGKILL
-    assert time.monotonic() - began < 4
+    assert "did not deregister in time" not in caplog.text, "so long it would have waited"
 
 
 @pytest.mark.parametrize(
@@ -256,8 +255,8 @@ def test_what_cannot_be_started(
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(mode)
     assert stage.command(command.format(folder=tmp_path)) == code
-    error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    warning, error = capsys.readouterr().err.splitlines()
+    assert said in error and "memory:// lives in this process" in warning
     assert stage.written == []
 
 
@@ -265,7 +264,7 @@ def test_what_cannot_be_started(
 
 
 def test_a_port_that_never_answers_is_a_warning_and_the_program_runs_on(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(supervising, "_LATE", 0.1)
     stage.on["warning: "] = stage.kill_when_up(signal.SIGTERM)
@@ -275,17 +274,21 @@ def test_a_port_that_never_answers_is_a_warning_and_the_program_runs_on(
         f"warning: port {stage.port} does not answer after 0.1 s; the program runs on, and is announced as soon as "
         "it does"
     ]
+    assert "fails" not in capsys.readouterr().err
 
 
 def test_with_a_check_the_check_decides(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = free_port()
+    other = reserve_port(stage)
     stage.on["live"] = kill(signal.SIGTERM)
     assert stage.run(str(other), options=("--check", f"tcp://127.0.0.1:{other}")) == 5
     assert stage.written[0] == "passing"
     monkeypatch.setattr(supervising, "_LATE", 0.1)
-    stage.on["warning: the check tcp://127.0.0.1:"] = stage.kill_when_up(signal.SIGTERM)
+    monkeypatch.setattr("microreg.cli.errors.write_error", stage.say)
+    stage.on["microreg: warning: the check"] = stage.kill_when_up(signal.SIGTERM)
     assert stage.run(options=("--check", f"tcp://127.0.0.1:{other}")) == 5
     assert len(stage.written) == 3, "its port answers, but its check does not"
+    assert stage.lines[-2].startswith("warning: the check tcp://127.0.0.1:"), "that it is late comes first"
+    assert "fails: " in stage.lines[-1]
 
 
 def test_an_announced_address_that_does_not_answer_is_a_warning(stage: Stage) -> None:
@@ -377,7 +380,7 @@ def started(command: list[str], stdout: int) -> Generator[subprocess.Popen[bytes
         process.communicate()
 
 
-def read_until(descriptor: int, pattern: str, seen: str = "", timeout: float = 10.0) -> str:
+def read_until(descriptor: int, pattern: str, seen: str = "", timeout: float = 30.0) -> str:
     """What comes from a descriptor, up to and with this pattern; to the end where the pattern is empty."""
     deadline = time.monotonic() + timeout
     while not pattern or not re.search(pattern, seen):
@@ -427,8 +430,12 @@ def test_what_a_program_leaves_running_ends_when_it_has(stage: Stage) -> None:
 def test_what_a_program_leaves_running_and_does_not_listen_is_killed(stage: Stage) -> None:
     stage.on["live"] = stage.kill_leader
     command = f"echo $$ > {stage.log}.shell; {shlex.join(stage.child('deaf'))}; exit 1"
-    assert stage.command("sh", "-c", command, options=("--kill-after", "300ms")) == 137
-    assert "SIGTERM" in stage.noted and not answers(stage.port)
+    assert stage.command("sh", "-c", command, options=("--kill-after", "2s")) == 137
+    assert "SIGTERM" in stage.noted
+    deadline = time.monotonic() + 30
+    while answers(stage.port):  # it has its SIGKILL, which takes effect when the kernel comes to it
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_stopped_program_is_continued_so_that_it_can_end(stage: Stage) -> None:
@@ -469,7 +476,7 @@ def test_on_a_terminal_the_program_reads_and_ctrl_c_drains_first(stage: Stage) -
         os.write(leader, b"\x03")
         seen = read_until(leader, "leaving", seen)
         assert seen.index("microreg: gone") < seen.index("leaving")
-        assert process.wait(5) == 5 and "SIGINT" in stage.noted
+        assert process.wait(30) == 5 and "SIGINT" in stage.noted
     finally:
         process.kill()
         process.wait()
@@ -481,7 +488,7 @@ def stop_and_go(*processes: int) -> bool:
     """Ctrl-Z and ``fg``: all of them stop, and all of them go on."""
     for number, stopped in ((signal.SIGTSTP, True), (signal.SIGCONT, False)):
         os.kill(processes[0], number)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while [state(process) == "T" for process in processes] != [stopped] * len(processes):
             assert time.monotonic() < deadline, list(map(state, processes))
             time.sleep(0.01)
@@ -501,7 +508,7 @@ def test_a_crash_is_told_over_mdns(stage: Stage) -> None:
         seen = read_until(watching.stdout.fileno(), "snapshot.*\n")
         with started([*run, "--", *stage.child("crash")], stdout=subprocess.DEVNULL) as running:
             seen = read_until(watching.stdout.fileno(), '"delete".*\n', seen)
-            assert running.wait(5) == 128 + signal.SIGKILL
+            assert running.wait(30) == 128 + signal.SIGKILL
     last = json.loads(seen.splitlines()[-1])
     assert (last["node"]["id"], last["reason"]) == ("me", "deregistered")
 
@@ -510,12 +517,12 @@ def test_a_crash_is_told_over_mdns(stage: Stage) -> None:
 
 
 def test_the_commands_of_the_guide_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], new_port: Callable[[], int]
 ) -> None:
     page = (ROOT / "docs" / "howto" / "run-any-program.md").read_text(encoding="utf-8")
     run, get = re.findall(r"```sh\nmicroreg ([^`]+)```", page)[:2]
     assert run.count("8000") == 2
-    port = str(free_port())
+    port = str(new_port())
     program = [*MICROREG, *shlex.split(run.replace("8000", port))]
     env = clean_env(MICROREG_REGISTRY=MDNS, MICROREG_ADVERTISE="127.0.0.1")
     monkeypatch.setenv("MICROREG_REGISTRY", MDNS)
@@ -527,7 +534,7 @@ def test_the_commands_of_the_guide_work(
             assert f"127.0.0.1:{port}\tpassing" in capsys.readouterr().out
             process.send_signal(signal.SIGTERM)
             assert "microreg: gone: " in read_until(process.stderr.fileno(), "", seen)
-            assert process.wait(10) == 128 + signal.SIGTERM
+            assert process.wait(30) == 128 + signal.SIGTERM
         finally:
             process.kill()
 

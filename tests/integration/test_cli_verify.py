@@ -117,7 +117,7 @@ def test_options_reach_the_harness(verify: Verify, monkeypatch: pytest.MonkeyPat
     ("arguments", "url", "said"),
     [
         (["--check", "get.sortde"], "memory://", "there is no check 'get.sortde'; did you mean 'get.sorted'?"),
-        (["--check", "zzz"], "memory://", "there are register.visible"),
+        (["--check", "zzz"], "memory://", "there are register.…, deregister.…, "),
         (["--ttl", "soon"], "memory://", "--ttl: expected a duration"),
         (["--concurrency", "0"], "memory://", "--concurrency"),
         ([], "nonsense://", "no backend 'nonsense' is installed"),
