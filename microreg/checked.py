@@ -19,6 +19,7 @@ from microreg.findings import EXAMINE_FAILED, Finding
 from microreg.model import Service
 from microreg.observer import Observer
 from microreg.registry import Layer, Registry
+from microreg.route import Route
 from microreg.rules import DEFAULT_TTL, check_name, check_removal, check_service, check_ttl
 from microreg.translation import translate
 from microreg.watch import Tally, Watch
@@ -58,6 +59,7 @@ class Checked(Layer):
         self._watches: Crowd[Watch] = Crowd()
         self._tally = Tally()
         self._claims: set[tuple[str, str]] = set()
+        self._route = Route(inner.hosts)
         self._host: str | None = None
         self._host_until = float("-inf")
 
@@ -74,9 +76,11 @@ class Checked(Layer):
         process.in_child(self, Checked._after_fork)
         try:
             await self._bounded("open", self.inner.open())
+            await self._route.open()
         except BaseException:
             self._loop = None
             self._forgotten.detach()
+            await self._route.close()
             with suppress(Exception):
                 await self._bounded("close", self.inner.close())
             raise
@@ -100,7 +104,7 @@ class Checked(Layer):
             raise
 
     async def _shut(self) -> None:
-        await self._together("close", [self.inner.close, *(watch.join for watch in self._let_go())])
+        await self._together("close", [self.inner.close, self._route.close, *(watch.join for watch in self._let_go())])
 
     async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
         """Check the whole service before the first node is sent; the nodes then go out together."""
@@ -166,7 +170,10 @@ class Checked(Layer):
         return watch
 
     def advertised_host(self) -> str | None:
-        """What the backend knows, or else the address of the best interface; looked up at most once a second."""
+        """What the backend knows, or else the address towards the store, or of the best interface.
+
+        Looked up at most once a second.
+        """
         from microreg.net import advertised
 
         loop = process.running_loop()
@@ -175,7 +182,7 @@ class Checked(Layer):
         self._host = self.inner.advertised_host()
         if self._host is None:
             with suppress(ConfigError):
-                self._host = advertised(env={}).host
+                self._host = advertised(towards=self._route.address(), env={}).host
         if loop is not None:
             self._host_until = loop.time() + 1.0
         return self._host

@@ -9,7 +9,7 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -22,7 +22,6 @@ __all__ = [
     "Advertised",
     "Interface",
     "address_problem",
-    "address_towards",
     "advertised",
     "advertised_host",
     "check_advertised",
@@ -136,18 +135,6 @@ def source_address(towards: str) -> str | None:
                 return str(probe.getsockname()[0])
         except OSError:
             continue
-    return None
-
-
-def address_towards(hosts: Iterable[str]) -> str | None:
-    """The address of this machine towards the first of these that is an IP address, and on another machine.
-
-    What a backend tells as its ``advertised_host``. Names are left out: to resolve one may take seconds.
-    """
-    for host in hosts:
-        local = source_address(host) if ":" in host or host.replace(".", "").isdigit() else None
-        if local is not None and local != host and not local.startswith("127.") and local != "::1":
-            return local
     return None
 
 

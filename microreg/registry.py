@@ -7,7 +7,7 @@ and does what is the same everywhere. ``connect()`` and the conformance kit alwa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import ClassVar, Self, TypeVar
 
@@ -40,6 +40,8 @@ class Registry(ABC):
     """Whether its verbs wait for nothing, since everything is in this process: none of their coroutines suspends."""
     capabilities: frozenset[str] = frozenset()
     errors: ClassVar[Mapping[type[Exception], type[RegistryError]]] = {}
+    hosts: Sequence[str] = ()
+    """Where the store is, names or IP addresses: which address is announced depends on the way there."""
 
     def __init__(self, url: RegistryURL, options: config.Options) -> None:
         """Keep the settings. No I/O happens here, and none is needed before the first call."""

@@ -293,9 +293,11 @@ class Host:
             await process.close(0.0)
 
     @asynccontextmanager
-    async def program(self, script: Path, *args: str) -> AsyncGenerator[Program]:
-        """A Python program on this host that speaks JSON, and ends when its input does."""
-        program = Program(await self._start((sys.executable, "-W", "error", str(script), *args), {}, {}))
+    async def program(
+        self, script: Path, *args: str, mounts: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[Program]:
+        """A Python program on this host that speaks JSON, and ends when its input does; ``mounts`` as of a process."""
+        program = Program(await self._start((sys.executable, "-W", "error", str(script), *args), {}, mounts or {}))
         try:
             yield program
         finally:

@@ -16,7 +16,7 @@ __all__ = ["FILES", "FLOORS", "HEIGHT", "PART_OF", "imports", "module", "tree", 
 FLOORS = """
 errors
 model net process arguments files findings bounded crowd
-url
+url route
 events observer
 catalog codec
 backlog tls translation rules

@@ -84,6 +84,24 @@ def test_the_interval_between_renewals_can_be_told() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("interval", [0.5, 1.0, 1.5, 2.25])
+def test_a_check_that_is_now_quick_and_now_slow_lets_no_node_expire(interval: float) -> None:
+    """It may take a third of the ttl, also where renewals are as rare as can be."""
+    rng = random.Random(3)
+
+    async def check() -> None:
+        await asyncio.sleep(rng.choice([0.0, 0.5, 0.95]))
+
+    async def main() -> None:
+        async with opened() as (registry, _), watched(registry) as seen:
+            async with greeter(registry, ttl=3, interval=interval, check=check) as announcement:
+                await asyncio.sleep(600)
+                assert states(announcement) == [State.LIVE]
+                assert [action for action, *_ in told(seen)] == [Action.CREATE]
+
+    run(main())
+
+
 def test_a_renewal_is_no_event_and_changes_are_published_at_once() -> None:
     async def main() -> None:
         async with opened() as (registry, store), greeter(registry) as announcement, watched(registry) as seen:

@@ -171,7 +171,10 @@ def test_the_address_is_given_or_told_or_known_or_found(
 ) -> None:
     real = net.advertised
 
-    def advertised(*, allow_loopback: bool = False, env: Mapping[str, str] | None = None) -> Advertised:
+    def advertised(
+        *, towards: str | None = None, allow_loopback: bool = False, env: Mapping[str, str] | None = None
+    ) -> Advertised:
+        assert towards is None, "the store is in this process"
         if os.environ.get("MICROREG_ADVERTISE"):
             found = real(allow_loopback=allow_loopback)
             assert isinstance(found, Advertised)

@@ -32,6 +32,10 @@ _FLOOR = 0.05
 """Seconds between two attempts at least."""
 _GRACE = 1.0
 """Seconds that a call which is under way may take to end."""
+_CHECK = 1 / 3
+"""Of the ttl: a check may take that long."""
+_LATEST = 0.95
+"""Of the ttl: a write that comes after a check of that length begins this long after the last at the latest."""
 _OVER = (RegistryClosed, WrongLoop)
 """Errors after which not even leaving can be told to the store."""
 
@@ -156,7 +160,7 @@ class Writer:
         covered, self._waiting = self._waiting, []
         try:
             if not answered:
-                withheld = RegistryTimeout(f"the check took more than {self.ttl / 3:g} s; renewal is withheld")
+                withheld = RegistryTimeout(f"the check took more than {self.ttl * _CHECK:g} s; renewal is withheld")
                 self.journal.count(withheld)
                 self._lose(withheld)
             elif not self.stopping:
@@ -183,7 +187,7 @@ class Writer:
         if self._probe is None or loop.time() < self._probe_due:
             return True
         try:
-            async with asyncio.timeout(self.ttl / 3):
+            async with asyncio.timeout(self.ttl * _CHECK):
                 self._healthy = await self._probe()
         except TimeoutError:
             return False
@@ -217,10 +221,12 @@ class Writer:
     def _until_renewal(self) -> float:
         """The interval ± 10 %, up to a moment that others of this loop renew at too: they wake it together.
 
-        It counts from when the last write began, as the ttl may do in the store.
+        It counts from when the last write began, as the ttl may do in the store. The slowest check has its time.
         """
         grid = self.interval / 100
         due = math.ceil((self._began + self.interval * self._rng.uniform(0.9, 1.09)) / grid) * grid
+        if self._probe is not None:
+            due = min(due, self._began + self.ttl * (_LATEST - _CHECK))
         return max(_FLOOR, due - asyncio.get_running_loop().time())
 
     def _backoff(self, failures: int) -> float:

@@ -34,6 +34,30 @@ async def examined(program: Program, url: str, **env: str) -> tuple[Finding, ...
     return tuple(Finding(**{**each, "severity": Severity(each["severity"])}) for each in findings)
 
 
+def test_the_address_is_the_one_on_the_way_to_the_store(net: Network, tmp_path: Path) -> None:
+    """Of a machine in two networks, by IP address and by name; and what is told while nobody knows the name."""
+    host = net.host()
+    host.plug(net.segment(), "192.168.7.2/24", name="eth0")
+    host.plug(net.segment(), "10.9.0.2/24", name="eth1")
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n10.9.0.5 store.internal\n10.9.0.2 me.internal\n")
+
+    async def main() -> None:
+        async with host.program(PROGRAM, mounts={"/etc/hosts": str(hosts)}) as program:
+            for store, address, interface in (
+                ("10.9.0.5", "10.9.0.2", "eth1"),
+                ("store.internal", "10.9.0.2", "eth1"),
+                ("192.168.7.5", "192.168.7.2", "eth0"),
+                ("me.internal", "192.168.7.2", "eth0"),
+                ("nosuch.internal", "192.168.7.2", "eth0"),
+            ):
+                told = await examined(program, f"http://{store}?timeout=100ms")
+                what = found(told, "address.advertised").what
+                assert f"others are told {address}: the address of {interface}, which fits this registry best" in what
+
+    run(main(), 60)
+
+
 def test_addresses_that_others_cannot_call_and_interfaces_that_nobody_hears(net: Network) -> None:
     lan = net.segment()
     normal, bridge, container, local, alone, taken, down = *(net.host() for _ in range(6)), net.host(loopback=False)

@@ -21,7 +21,6 @@ from microreg.errors import ConfigError, RegistryClosed, ServiceNotFound
 from microreg.events import Event
 from microreg.findings import Finding
 from microreg.model import Service
-from microreg.net import address_towards
 from microreg.options import Options, TLSOptions, option
 from microreg.registry import Registry
 from microreg.rules import DEFAULT_TTL
@@ -65,7 +64,7 @@ class HttpRegistry(Registry):
     def __init__(self, url: RegistryURL, options: HttpOptions) -> None:
         super().__init__(url, options)
         self._settings = _checked(url, options)
-        self._host = url.hosts(_DEFAULT_PORT)[0][0]
+        self.hosts = [url.hosts(_DEFAULT_PORT)[0][0]]
         self._opened: tuple[Client, Renewals, Following] | None = None
         self._held: dict[_Key, _Held] = {}
         self._last: dict[_Key, int] = {}
@@ -132,10 +131,6 @@ class HttpRegistry(Registry):
 
     def _changes(self, name: str | None) -> AsyncGenerator[Event, None]:
         return self._parts[2].follow(name)
-
-    def advertised_host(self) -> str | None:
-        """The address of this machine towards a server that is given by IP address and not on this machine."""
-        return address_towards([self._host])
 
     async def examine(self) -> tuple[Finding, ...]:
         """The server's version and clock."""

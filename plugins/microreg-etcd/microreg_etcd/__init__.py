@@ -19,7 +19,6 @@ from microreg.codec import encode
 from microreg.errors import ConfigError, RegistryClosed
 from microreg.events import Event, Snapshot
 from microreg.findings import Finding
-from microreg.net import address_towards
 from microreg.rules import DEFAULT_TTL
 from microreg.tls import check_tls
 from microreg.url import Options, RegistryURL, TLSOptions, option
@@ -57,6 +56,7 @@ class EtcdRegistry(Registry):
         super().__init__(url, options)
         self._tls = _tls(url, options)
         self._hosts = url.hosts(DEFAULT_PORT)
+        self.hosts = [host for host, _ in self._hosts]
         self._layout = (GoMicro if options.layout == "go-micro" else Layout)(url.path)
         self._records = Records(self._layout)
         self._opened: Store | None = None
@@ -106,10 +106,6 @@ class EtcdRegistry(Registry):
     def watch(self, name: str | None = None) -> Watch:
         """Everything as of one revision, then every event after it."""
         return Watch(lambda: self._changes(name))
-
-    def advertised_host(self) -> str | None:
-        """The address of this machine towards a member that is given by IP address and not on this machine."""
-        return address_towards(host for host, _ in self._hosts)
 
     async def examine(self) -> tuple[Finding, ...]:
         """Each member's version and state, and what the cluster does to a ttl."""

@@ -458,8 +458,8 @@ def test_the_next_host_is_asked_where_one_is_away(server: ServerProcess) -> None
     run(main())
 
 
-def test_the_address_towards_a_member(server: ServerProcess) -> None:
-    assert backend("etcd://127.0.0.1,[::1],etcd.internal").advertised_host() is None
+def test_the_hosts_towards_which_the_address_is_looked_for() -> None:
+    assert list(backend("etcd://127.0.0.1,[::1],etcd.internal:1").hosts) == ["127.0.0.1", "::1", "etcd.internal"]
 
 
 # -- loops and processes -----------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from microreg import ConfigError, Registry, RegistryUnavailable, connect
+from microreg import ConfigError, RegistryUnavailable, connect
 from microreg_nats.pubsub import PubSubRegistry
 from servers import nats
 from strategies import record
@@ -44,13 +44,10 @@ def test_without_a_server_opening_is_fine_and_calls_say_so() -> None:
     run(main())
 
 
-def test_the_address_towards_a_server_that_is_on_this_machine_or_has_a_name_is_not_known() -> None:
-    def backend(url: str) -> Registry:
-        found = connect(url).unwrap(PubSubRegistry)
-        assert found is not None
-        return found
-
-    assert backend("nats-pubsub://127.0.0.1,[::1],nats.internal").advertised_host() is None
+def test_the_hosts_towards_which_the_address_is_looked_for() -> None:
+    backend = connect("nats-pubsub://127.0.0.1,[::1],nats.internal:1").unwrap(PubSubRegistry)
+    assert backend is not None
+    assert list(backend.hosts) == ["127.0.0.1", "::1", "nats.internal"]
 
 
 def test_importing_and_connecting_load_no_client_library() -> None:

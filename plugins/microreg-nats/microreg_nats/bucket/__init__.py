@@ -19,7 +19,6 @@ from microreg.codec import encode
 from microreg.errors import ConfigError, RegistryClosed
 from microreg.events import Event, Snapshot
 from microreg.findings import Finding
-from microreg.net import address_towards
 from microreg.rules import DEFAULT_TTL
 from microreg.url import Options, RegistryURL, option
 from microreg_nats.bucket.keys import Keys
@@ -66,6 +65,7 @@ class NatsRegistry(Registry):
         if url.path:
             raise ConfigError(f"{url}: nats:// takes no path; name the bucket as an option: bucket=orders")
         self._settings = options
+        self.hosts = [host for host, _ in url.hosts(DEFAULT_PORT)]
         self._keys = Keys(options.bucket)
         self._records = Records(self._keys)
         self._opened: Store | None = None
@@ -104,10 +104,6 @@ class NatsRegistry(Registry):
     def watch(self, name: str | None = None) -> Watch:
         """Everything in the bucket, then every message that comes after it in the stream."""
         return Watch(lambda: self._changes(name))
-
-    def advertised_host(self) -> str | None:
-        """The address of this machine towards a server that is given by IP address and not on this machine."""
-        return address_towards(host for host, _ in self.url.hosts(DEFAULT_PORT))
 
     async def examine(self) -> tuple[Finding, ...]:
         """The server's version and limits, and how the bucket is kept."""

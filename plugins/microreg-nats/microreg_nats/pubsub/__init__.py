@@ -20,7 +20,6 @@ from microreg import Registry, Service, Watch
 from microreg.errors import ConfigError, RegistryClosed, ServiceNotFound
 from microreg.events import Event
 from microreg.findings import Finding
-from microreg.net import address_towards
 from microreg.rules import DEFAULT_TTL
 from microreg.url import Duration, Options, RegistryURL, option
 from microreg_nats.options import DEFAULT_PORT, NatsOptions, check_url
@@ -58,6 +57,7 @@ class PubSubRegistry(Registry):
         if not 0.01 <= options.settle <= 60:
             raise ConfigError(f"{url}: settle is {options.settle:g} s; expected 10ms to 60s")
         self._settings = options
+        self.hosts = [host for host, _ in url.hosts(DEFAULT_PORT)]
         self._subjects = Subjects(options.topic)
         self._opened: Station | None = None
 
@@ -95,10 +95,6 @@ class PubSubRegistry(Registry):
     def watch(self, name: str | None = None) -> Watch:
         """A Snapshot once the answers have settled, then changes as they are told."""
         return Watch(lambda: self._changes(name), name)
-
-    def advertised_host(self) -> str | None:
-        """The address of this machine towards a server that is given by IP address and not on this machine."""
-        return address_towards(host for host, _ in self.url.hosts(DEFAULT_PORT))
 
     async def examine(self) -> tuple[Finding, ...]:
         """The server's version and limits, and whether ``settle`` is long enough for the way there and back."""
