@@ -41,7 +41,7 @@ OPTIONS_INTRO = f"""# Options of the config string
 
 Options stand behind the `?`, as `key=value`, separated by `&`. A layer's keys are prefixed with its name:
 `layer.key=value`. A composite such as `mirror:url|url` has its own, and those of layers around it, behind a `#`.
-An unknown or repeated key is a `ConfigError` that lists the known ones.
+An unknown key is a `ConfigError` that lists the known ones, and one that is given twice is refused as well.
 
 ## Every backend
 """
@@ -89,9 +89,10 @@ def options_page() -> str:
     tls = [info for info in describe_options(TLSOptions) if info not in everywhere]
     parts = [OPTIONS_INTRO.rstrip(), table(everywhere)]
     for group, title, prefix in (("backends", "{}://", ""), ("layers", "{}+", "{}."), ("composites", "{}:", "")):
+        is_layer = group == "layers"
+        shared = tls if is_layer else [*everywhere, *tls]
         for name, cls in targets(group):
-            options = describe_options(cls.Options)
-            own = [info for info in options if info not in (*everywhere, *tls)]
+            own = [info for info in describe_options(cls.Options, layer=is_layer) if info not in shared]
             parts += [f"## `{title.format(name)}`", markdown(cls.__doc__).partition("\n\n")[0]]
             parts.append(table(own, prefix.format(name)) if own else "No options of its own.")
             if issubclass(cls.Options, TLSOptions):

@@ -169,6 +169,12 @@ class Checked(Layer):
         self._watches.add(watch)
         return watch
 
+    def suspect(self, name: str, id: str) -> None:
+        """Passed on while this is open, in the loop that opened it; whatever the backend raises is no trouble."""
+        if self._loop is not None and not self._over and process.running_loop() is self._loop:
+            with suppress(Exception):
+                self.inner.suspect(name, id)
+
     def advertised_host(self) -> str | None:
         """What the backend knows, or else the address towards the store, or of the best interface.
 

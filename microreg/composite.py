@@ -171,6 +171,11 @@ class Composite(Registry):
     async def _all(self, call: Callable[[Part], Awaitable[None]]) -> list[BaseException | None]:
         return list(await asyncio.gather(*map(call, self.parts), return_exceptions=True))
 
+    def suspect(self, name: str, id: str) -> None:
+        """Tell every part."""
+        for part in self.parts:
+            part.registry.suspect(name, id)
+
     def advertised_host(self) -> str | None:
         """That of the first part that knows one."""
         return next(filter(None, (part.registry.advertised_host() for part in self.parts)), None)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from microreg.options import Options
     from microreg.registry import Registry
     from microreg.url import RegistryURL
 
@@ -57,15 +58,19 @@ def _built(url: RegistryURL) -> Registry:
     from microreg.options import parse_options
 
     registry: Registry
+    layers = {name: plugins.layer(name) for name in reversed(url.layers)}
+    known: dict[str, type[Options]] = {name: layer.Options for name, layer in layers.items()}
     if url.parts:
         whole = plugins.composite(url.scheme)
-        registry = Checked(whole([_part(part, url) for part in url.parts], url, parse_options(whole.Options, url)))
+        known[""] = whole.Options
+        options = parse_options(whole.Options, url, others=known)
+        registry = Checked(whole([_part(part, url) for part in url.parts], url, options))
     else:
         kind = plugins.backend(url.scheme)
-        registry = Checked(kind(url, parse_options(kind.Options, url)))
-    for name in reversed(url.layers):
-        around = plugins.layer(name)
-        registry = around(registry, url, parse_options(around.Options, url, layer=name))
+        known[""] = kind.Options
+        registry = Checked(kind(url, parse_options(kind.Options, url, others=known)))
+    for name, layer in layers.items():
+        registry = layer(registry, url, parse_options(layer.Options, url, layer=name, others=known))
     return registry
 
 

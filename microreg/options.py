@@ -10,7 +10,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, NewType, TypeVar
@@ -92,7 +92,10 @@ def option(default: T, help: str, *, secret: bool = False) -> T:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What every backend takes. Subclass it with the same decorator and add fields made by :func:`option`."""
+    """What every backend takes. Subclass it with the same decorator and add fields made by :func:`option`.
+
+    The config string has no ``timeout`` of a layer, unless its subclass declares the field again: it is the backend's.
+    """
 
     timeout: Duration = option(Duration(5.0), "seconds a call may take before RegistryTimeout")
 
@@ -122,15 +125,21 @@ class OptionInfo:
     secret: bool
 
 
-def parse_options(cls: type[T], url: RegistryURL, *, layer: str | None = None) -> T:
+def parse_options(
+    cls: type[T],
+    url: RegistryURL,
+    *,
+    layer: str | None = None,
+    others: Mapping[str, type[object]] = types.MappingProxyType({}),
+) -> T:
     """Fill an options class from ``url``: a backend's own options, or those of ``layer``.
 
     Types: Duration, Size, bool, int, float, str, Path, Literal, Enum, ``tuple[str, ...]`` (comma list) and
     ``X | None`` (empty = None). Raises ConfigError on an unknown key, a key of a layer that the URL does not
-    name, a missing option that has no default, and a value that does not parse.
+    name, a missing option that has no default, and a value that does not parse. ``others`` are the classes of all that
+    the URL names, by layer, the backend's by "": an error finds in them where a key belongs.
     """
-    known = _fields(cls)
-    dotted = f"{layer}." if layer else ""
+    known = _fields(cls, layer=layer is not None)
     where = f"{layer}+" if layer else f"{url.scheme}{':' if url.parts else '://'}"
     values: dict[str, object] = {}
     for key, text in url.options.items():
@@ -140,17 +149,17 @@ def parse_options(cls: type[T], url: RegistryURL, *, layer: str | None = None) -
         if dot and not layer:
             raise ConfigError(f"option {key}: the URL names no layer {prefix!r}; write {prefix}+{where}…")
         if name not in known:
-            raise ConfigError(_unknown(name, where, dotted, sorted(known)))
+            raise ConfigError(_unknown(name, where, layer, known, others))
         values[name] = known[name].read(key, text)
     for name, entry in known.items():
         if entry.required and name not in values:
-            raise ConfigError(f"{where} needs the option {dotted}{name}: {entry.info.help or entry.info.type}")
+            raise ConfigError(f"{where} needs the option {_key(layer, name)}: {entry.info.help or entry.info.type}")
     return cls(**values)
 
 
-def describe_options(cls: type[object]) -> tuple[OptionInfo, ...]:
-    """The options of a class, in the order of its fields."""
-    return tuple(entry.info for entry in _fields(cls).values())
+def describe_options(cls: type[object], *, layer: bool = False) -> tuple[OptionInfo, ...]:
+    """The options of a class, in the order of its fields; of a ``layer``, without those that only backends have."""
+    return tuple(entry.info for entry in _fields(cls, layer=layer).values())
 
 
 class Expanded(str):
@@ -196,11 +205,12 @@ class _Field:
             raise ConfigError(f"option {key}: expected {self.reader.expected}{got}") from None
 
 
-def _fields(cls: type[object]) -> Mapping[str, _Field]:
-    """The options by name. Raises TypeError where the class itself is wrong."""
+def _fields(cls: type[object], *, layer: bool = False) -> Mapping[str, _Field]:
+    """The options by name; of a layer, without those inherited from Options. Raises TypeError for a wrong class."""
     hints = typing.get_type_hints(cls)
     found: dict[str, _Field] = {}
-    for entry in fields(typing.cast("type[Options]", cls)):
+    inherited = fields(Options) if layer else ()
+    for entry in (each for each in fields(typing.cast("type[Options]", cls)) if each not in inherited):
         secret = bool(entry.metadata.get("secret"))
         if secret and not is_secret(entry.name):
             raise TypeError(
@@ -293,10 +303,17 @@ def _text(default: object, hint: object) -> str:
     return str(default)
 
 
-def _unknown(name: str, where: str, dotted: str, known: list[str]) -> str:
+def _unknown(name: str, where: str, layer: str | None, known: Iterable[str], others: Mapping[str, type[object]]) -> str:
     import difflib
 
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f", did you mean {dotted}{close[0]}?" if close else ";"
-    names = ", ".join(dotted + name for name in known) or "none"
-    return f"{where} has no option {dotted}{name}{hint} known: {names}"
+    backend_last = sorted(others.items(), reverse=True, key=lambda item: item[0])
+    keys = {each: _key(other, each) for other, cls in backend_last for each in _fields(cls, layer=bool(other))}
+    keys |= {each: _key(layer, each) for each in known}
+    close = difflib.get_close_matches(name, keys, 1)
+    hint = f", did you mean {keys[close[0]]}?" if close else ";"
+    names = ", ".join(_key(layer, each) for each in sorted(known)) or "none"
+    return f"{where} has no option {_key(layer, name)}{hint} known: {names}"
+
+
+def _key(layer: str | None, name: str) -> str:
+    return f"{layer}.{name}" if layer else name

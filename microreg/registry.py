@@ -83,6 +83,13 @@ class Registry(ABC):
         """Whether this very object is what is registered, and no check of it is needed; False where nobody knows."""
         return False
 
+    def suspect(self, name: str, id: str) -> None:  # noqa: B027 (optional to override)
+        """A call to this node failed: look soon whether it is still there, where the store would not say so by itself.
+
+        A Selector calls it for every failure, so it costs nothing to speak of and raises nothing. Most stores know no
+        more than they have told already, and do nothing.
+        """
+
     def advertised_host(self) -> str | None:
         """The address of this machine that users of this registry reach it by, where the backend knows it."""
         return None
@@ -157,6 +164,10 @@ class Layer(Registry):
     def watch(self, name: str | None = None) -> Watch:
         """See :meth:`Registry.watch`."""
         return self.inner.watch(name)
+
+    def suspect(self, name: str, id: str) -> None:
+        """See :meth:`Registry.suspect`."""
+        self.inner.suspect(name, id)
 
     def advertised_host(self) -> str | None:
         """See :meth:`Registry.advertised_host`."""

@@ -9,11 +9,14 @@ import asyncio
 import heapq
 import logging
 import random
+import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Iterable
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from pathlib import Path
 from typing import Generic, ParamSpec, TypeVar
+from weakref import WeakSet
 
 from microreg import codec
 from microreg.arguments import shown
@@ -29,6 +32,7 @@ __all__ = [
     "Holding",
     "Holdings",
     "Serial",
+    "Sockets",
     "decode_all",
     "end",
     "in_child",
@@ -49,6 +53,8 @@ _SHORTEST = 0.01
 """Seconds between two readings of a store that is polled, at least."""
 _AT_ONCE = 500
 """Deadlines that are called in one turn of the loop."""
+_TURNS = 100
+"""In which the loop has let go of a connection that was shut down: it takes some five."""
 
 
 async def poll(
@@ -130,6 +136,36 @@ class Serial:
         self._turn.release()
         if not call.cancelled():
             call.exception()
+
+
+class Sockets:
+    """The TCP sockets that a client library opens, to end what is open still when it has been closed.
+
+    A TLS connection whose request was cancelled is closed in order by asyncio, for which it waits up to 30 s for the
+    other side, and aiohttp's ``close()`` knows nothing of it. ``TCPConnector(socket_factory=sockets.make)``, and at
+    the end ``await sockets.close()``.
+    """
+
+    def __init__(self) -> None:
+        self._made: WeakSet[socket.socket] = WeakSet()
+
+    def make(self, address: tuple[int, int, int, str, object]) -> socket.socket:
+        """A socket for an address as ``getaddrinfo()`` tells it."""
+        family, kind, protocol, _, _ = address
+        made = socket.socket(family, kind, protocol)
+        self._made.add(made)
+        return made
+
+    async def close(self) -> None:
+        """End every connection at once, and let the running loop see it."""
+        left = [each for each in self._made if each.fileno() >= 0]
+        for each in left:
+            with suppress(OSError):  # it is not connected, or not any more
+                each.shutdown(socket.SHUT_RDWR)
+        for _ in range(_TURNS):
+            if all(each.fileno() < 0 for each in left):
+                return
+            await asyncio.sleep(0)
 
 
 def local_path(url: RegistryURL) -> Path:

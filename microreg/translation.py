@@ -47,7 +47,7 @@ def unexpected(error: BaseException, where: object = "") -> RegistryError:
 
 
 def _masked(text: str, url: RegistryURL) -> str:
-    for secret in (url.password, *(value for key, value in url.options.items() if is_secret(key))):
+    for secret in (url.password or url.user, *(value for key, value in url.options.items() if is_secret(key))):
         if secret:
             text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")
     return text

@@ -69,8 +69,8 @@ class RegistryURL:
     ``location`` is the raw text between ``//`` (or the userinfo's ``@``) and the first ``/`` or ``?``;
     ``path`` has no slash at its ends; ``user`` and ``password`` are empty when not given. A composite has
     ``parts``, and its options are those of the outer layers. Make variants with ``dataclasses.replace``.
-    ``str()`` gives the canonical config string without secrets: a literal password is ``***``, and what came
-    from the environment is ``${ENV}`` again.
+    ``str()`` gives the canonical config string without secrets: a literal password is ``***``, so is a user without
+    one, which may be a token, and what came from the environment is ``${ENV}`` again.
     """
 
     layers: tuple[str, ...] = ()
@@ -127,7 +127,7 @@ class RegistryURL:
         options = "&".join(f"{key}={_show(value, secret=is_secret(key))}" for key, value in pairs)
         if self.parts:
             return head + "|".join(map(str, self.parts)) + (f"#{options}" if options else "")
-        user = _show(self.user, safe="${}")
+        user = _show(self.user, secret=not self.password, safe="${}")
         if self.password:
             user += ":" + _show(self.password, secret=True, safe="${}")
         path = "/" + quote(self.path, safe="/:,=+~!*();'${}") if self.path else ""
@@ -226,7 +226,7 @@ def _parse_pairs(text: str, env: Mapping[str, str]) -> FrozenDict:
         if not equals or not _KEY.fullmatch(key):
             raise ConfigError(f"option {number} of the registry URL is not key=value (write & itself as %26)")
         if key in options:
-            raise ConfigError(f"option {key} is given twice")
+            raise ConfigError(f"option {key} is given twice: keep one of the two")
         if "|" in value or "#" in value:
             raise ConfigError(f"option {number} of the registry URL: write # as %23 and | as %7C")
         options[key] = _expand(_decode(value, f"option {key}"), f"option {key}", env)

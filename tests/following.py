@@ -42,7 +42,7 @@ class Follower:
             told = await found(self.registry, name)
             await self.until(partial(_holds, name, told))
 
-    async def until(self, condition: Callable[[Follower], object], timeout: float = 15.0) -> None:
+    async def until(self, condition: Callable[[Follower], object], timeout: float = 40.0) -> None:
         """Wait until this holds."""
         await wait_until(
             lambda: condition(self),
@@ -50,7 +50,7 @@ class Follower:
             what=lambda: f"state {self.watch.state}, changes {self.changes}, records {[*self.catalog.records()]}",
         )
 
-    async def hears(self, *changes: str, timeout: float = 15.0) -> None:
+    async def hears(self, *changes: str, timeout: float = 40.0) -> None:
         """Wait until exactly these changes have been told, in any order, and take them.
 
         Changes of one node that nobody has heard yet are told as one, or as none: hear each before the next is made.

@@ -94,7 +94,7 @@ class Listening:
     ) -> None:
         self._gone.set()
         self._flowing.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self._task
 
     def stick(self, stuck: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ from microreg.backends.memory import MemoryRegistry
 from microreg.backends.static import StaticRegistry
 from microreg.checked import Checked
 from microreg.errors import ConfigError
-from microreg.layers.cache import CacheLayer
+from microreg.layers.cache import CacheLayer, CacheOptions
 from microreg.url import RegistryURL
 from support import python, run
 
@@ -31,9 +32,10 @@ def test_layers_are_put_around_in_the_order_of_the_string() -> None:
 
 
 def test_options_go_to_whom_they_are_meant_for() -> None:
-    registry = microreg.connect("cache+memory://?timeout=2s&cache.timeout=7s")
+    registry = microreg.connect("cache+memory://?timeout=2s&cache.idle=7s")
     checked = registry.unwrap(Checked)
-    assert checked is not None and checked.options.timeout == 2.0 and registry.options.timeout == 7.0
+    assert checked is not None and checked.options.timeout == 2.0
+    assert isinstance(registry.options, CacheOptions) and registry.options.idle == 7.0
 
 
 def test_a_parsed_url_is_taken_as_it_is() -> None:
@@ -85,6 +87,12 @@ def test_what_is_wrong_in_the_environment_is_said_of_it(
         ("memory://?timeout=fast", "timeout"),
         ("memory://?cache.timeout=1s", "names no layer 'cache'"),
         ("cache+memory://?cache.nope=1", "nope"),
+        ("cache+memory://?cache.timeout=1ms", r"did you mean timeout\? known: cache.disk"),
+        ("otel+memory://?otel.timeout=1ms", r"did you mean timeout\? known: none"),
+        ("namespace+memory://?namespace.prefix=a&namespace.timeout=1s", r"did you mean timeout\? known: namespace"),
+        ("cache+memory://?max_stale=1h", r"memory:// has no option max_stale, did you mean cache.max_stale\?"),
+        ("cache+mirror:memory://a|memory://b#max_stale=1h", r"mirror: .*, did you mean cache.max_stale\?"),
+        ("cache+fallback:memory://a|memory://b#cache.merge=1", r"cache\+ .*, did you mean merge\?"),
         ("memory://x/path", "no path"),
         (5, "as str, got int"),
         (b"memory://", "as str, got bytes"),
@@ -96,9 +104,11 @@ def test_what_is_wrong_is_a_config_error(url: object, message: str) -> None:
 
 
 def test_a_secret_is_never_in_an_error() -> None:
-    for url in ("nope://user:hunter2@host", "memory://user:hunter2@x/path", "memory://user:hunter2@x?nope=1"):
+    users = "user:hunter2@", "hunter2@", "hunter2:@"
+    places = "nope://{}host", "memory://{}x/path", "memory://{}x?nope=1", "http://{}x", "mdns://{}", "static://{}x"
+    for user, place in itertools.product(users, places):
         with pytest.raises(ConfigError) as caught:
-            microreg.connect(url)
+            microreg.connect(place.format(user))
         assert "hunter2" not in str(caught.value)
 
 

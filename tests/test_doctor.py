@@ -14,11 +14,12 @@ import pytest
 from doctoring import absent, doctor, found, well
 from microreg import Service, connect
 from microreg.backends.memory import MemoryRegistry, MemoryStore
-from microreg.doctor import address, calls, config, system
+from microreg.doctor import address, calls, config, container, system
 from microreg.errors import PermissionDenied, RegistryClosed, RegistryTimeout, RegistryUnavailable
 from microreg.events import Event
 from microreg.findings import CLOCK_DIFFERS, Finding, Severity, clock, clock_by_date
 from microreg.layers.cache import CacheLayer, CacheOptions
+from microreg.net import Interface
 from microreg.rules import DEFAULT_TTL
 from microreg.url import Duration, RegistryURL
 from microreg.watch import Watch
@@ -175,6 +176,55 @@ def test_a_name_that_is_loopback_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MICROREG_ADVERTISE", "worker-7:8080")
     monkeypatch.setattr(address, "resolve", resolve)
     assert "which is 127.0.1.1 here" in found(run(doctor("static://")), "address.loopback").what
+
+
+def test_an_address_of_a_containers_own_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    compose = Interface("eth0", 2, ("172.18.0.2",))
+    monkeypatch.setattr(address, "interfaces", lambda: (compose,))
+    monkeypatch.setattr(address, "has_own_network", lambda name: name == "eth0")
+    for told, found_there in (("172.18.0.2", True), ("172.17.0.9", True), ("172.18.0.3", False)):
+        monkeypatch.setenv("MICROREG_ADVERTISE", told)
+        findings = run(doctor("static://"))
+        if found_there:
+            assert told in found(findings, "address.container").what
+        else:
+            absent(findings, "address.container")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "inside"),
+    [
+        (".dockerenv", "", True),
+        ("run/.containerenv", "", True),
+        ("proc/1/cgroup", "12:pids:/docker/0123456789ab\n0::/system.slice/containerd.service\n", True),
+        ("proc/1/cgroup", "0::/machine.slice/libpod-0123456789ab.scope\n", True),
+        ("proc/1/cgroup", "0::/init.scope\n", False),
+        ("proc/1/cgroup", "0::/\n", False),
+        ("etc/hostname", "docker", False),
+    ],
+)
+def test_how_a_container_is_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: str, text: str, inside: bool
+) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text(text)
+    assert container.is_container(tmp_path) is inside
+    drivers = {"eth0": "veth", "eth1": "macvlan", "eth2": "virtio_net", "eth3": ""}
+    own = [name for name in drivers if container.has_own_network(name, tmp_path, drivers.__getitem__)]
+    assert own == (["eth0"] if inside else [])
+
+
+def test_containers_of_kubernetes_reach_each_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".dockerenv").touch()
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    assert container.has_own_network("eth0", tmp_path, lambda _: "veth")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    assert not container.has_own_network("eth0", tmp_path, lambda _: "veth")
+
+
+def test_the_driver_of_an_interface_that_has_none() -> None:
+    assert [container.driver(name) for name in ("lo", "nosuch0", "")] == ["", "", ""]
 
 
 def test_a_timeout_that_costs_renewals() -> None:

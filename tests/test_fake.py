@@ -80,7 +80,7 @@ def test_a_fault_is_there_at_once_and_ends_with_its_with(which: int) -> None:
         assert await registry.list_services() == ("orders",)
 
     async def opened() -> None:
-        async with connect(f"{store.url}?timeout=50ms") as registry:
+        async with connect(f"{store.url}?timeout=300ms") as registry:
             await main(registry)
 
     with FakeStore() as store:

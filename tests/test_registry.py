@@ -473,10 +473,11 @@ def test_errors_of_our_tree_pass_as_they_are() -> None:
     run(main())
 
 
-def test_no_message_shows_a_secret() -> None:
+@pytest.mark.parametrize("url", [URL, "spy://hunter2@10.0.0.1?token=s%2Fcret"], ids=["password", "user alone"])
+def test_no_message_shows_a_secret(url: str) -> None:
     async def main() -> None:
         for told in (LibraryError, OSError, ValueError):
-            spy = Spy()
+            spy = Spy(url)
             async with Checked(spy) as registry:
                 spy.raising(told("cannot reach http://user:hunter2@10.0.0.1?token=s/cret or s%2Fcret"))
                 for verb in ("register", "list_services"):

@@ -64,6 +64,20 @@ class CacheLike:
     disk: Path | None = option(None, "where")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inheriting(Options):
+    """As the layers of others have it."""
+
+    attempts: int = option(3, "how often")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaring(Options):
+    """A layer with a timeout of its own."""
+
+    timeout: Duration = option(Duration(1.0), "until the second try begins")
+
+
 def parse(text: str, env: Mapping[str, str] = ENV) -> RegistryURL:
     return RegistryURL.parse(text, env)
 
@@ -233,7 +247,7 @@ def test_hosts_refused(location: str, says: str) -> None:
         ("x://?=1", "option 1 of the registry URL is not key=value"),
         ("x://?a.b.c=1", "option 1 of the registry URL is not key=value"),
         ("x://?a%62=1", "option 1 of the registry URL is not key=value"),
-        ("x://?a=1&a=1", "option a is given twice"),
+        ("x://?a=1&a=1", "option a is given twice: keep one of the two"),
         ("x://u:${NOPE}@a", "the password needs the environment variable NOPE, which is not set"),
         ("x://?a=${NOPE}", "option a needs the environment variable NOPE, which is not set"),
         ("x://?a=${PW", "expected ${NAME}; write $${ for a literal ${"),
@@ -270,6 +284,8 @@ def test_malformed(text: str, says: str) -> None:
         f"etcd://user:{SECRET}?ss@host",
         f"etcd://user:{SECRET}#ss@host",
         f"etcd://user:{SECRET}@host@host",
+        f"etcd://{SECRET}@host@host",
+        f"etcd://{SECRET}%ff@host",
         f"etcd://user:{SECRET}%ff@host",
         f"etcd://user:{SECRET}%00@host",
         f"etcd://user:{SECRET}%@host",
@@ -303,7 +319,9 @@ def test_a_malformed_url_does_not_show_its_secret(text: str) -> None:
         ("x://u:${PW}${HOME_DC}@h", "x://u:${PW}${HOME_DC}@h"),
         (f"x://u:{SECRET}${{HOME_DC}}@h", "x://u:***@h"),
         ("x://${PW}@h", "x://${PW}@h"),
-        ("x://u:@h", "x://u@h"),
+        ("x://u:@h", "x://***@h"),
+        (f"x://{SECRET}@h", "x://***@h"),
+        (f"x://{SECRET}${{HOME_DC}}@h", "x://***@h"),
         ("x://@h", "x://h"),
         ("X://h/?", "x://h"),
         (f"x://?z=1&a=2&token={SECRET}", "x://?a=2&token=***&z=1"),
@@ -314,6 +332,7 @@ def test_a_malformed_url_does_not_show_its_secret(text: str) -> None:
         ("x://?a=%20%26%40%23%7C%25", "x://?a=%20%26%40%23%7C%25"),
         ("x://?a=$${PW}", "x://?a=$${PW}"),
         (f"mirror:x://u:{SECRET}@h|y://?token={SECRET}#password={SECRET}", None),
+        (f"mirror:x://{SECRET}@h|y://{SECRET}:@h", "mirror:x://***@h|y://***@h"),
     ],
 )
 def test_str_is_canonical_and_secret_free(text: str, shown: str | None) -> None:
@@ -422,6 +441,37 @@ def test_backend_and_layers_each_read_their_own() -> None:
         parse_options(CacheLike, url, layer="namespace")
     with pytest.raises(ConfigError, match=r"has no option cache.max_stal, did you mean cache.max_stale\?"):
         parse_options(CacheLike, parse("cache+x://?cache.max_stal=1"), layer="cache")
+
+
+def test_the_timeout_is_the_backends_unless_a_layer_declares_its_own() -> None:
+    known = {"": Everything, "retry": Inheriting, "hedge": Declaring}
+    url = parse("retry+hedge+x://?timeout=2s&hedge.timeout=1ms")
+    assert parse_options(Everything, url, others=known).timeout == 2.0
+    assert parse_options(Declaring, url, layer="hedge", others=known).timeout == 0.001
+    assert parse_options(Inheriting, url, layer="retry", others=known) == Inheriting()
+    with pytest.raises(ConfigError) as caught:
+        parse_options(Inheriting, parse("retry+x://?retry.timeout=1ms"), layer="retry", others=known)
+    assert str(caught.value) == "retry+ has no option retry.timeout, did you mean timeout? known: retry.attempts"
+    assert [info.name for info in describe_options(Inheriting, layer=True)] == ["attempts"]
+    assert [info.name for info in describe_options(Declaring, layer=True)] == ["timeout"]
+
+
+@pytest.mark.parametrize(
+    ("key", "layer", "says"),
+    [
+        ("max_stale", None, "x:// has no option max_stale, did you mean cache.max_stale? known: ca, "),
+        ("maxstale", None, "did you mean cache.max_stale?"),
+        ("cache.token", "cache", "cache+ has no option cache.token, did you mean token? known: cache.disk"),
+        ("cache.attempts", "cache", "did you mean retry.attempts?"),
+        ("cache.dis", "cache", "did you mean cache.disk?"),
+        ("zzzzz", None, "x:// has no option zzzzz; known: "),
+    ],
+)
+def test_an_option_of_something_else_in_the_string_is_found_there(key: str, layer: str | None, says: str) -> None:
+    known = {"": Everything, "cache": CacheLike, "retry": Inheriting}
+    with pytest.raises(ConfigError) as caught:
+        parse_options(known[layer or ""], parse(f"retry+cache+x://?{key}=1"), layer=layer, others=known)
+    assert says in str(caught.value)
 
 
 def test_options_of_a_composite() -> None:
@@ -598,7 +648,8 @@ PLAIN = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12)
     options=st.dictionaries(st.from_regex(r"[a-c]{1,3}(\.[a-c]{1,3})?", fullmatch=True), PLAIN),
 )
 def test_every_value_survives_its_own_string(user: str, path: str, options: dict[str, str]) -> None:
-    url = RegistryURL(("cache",), "x", user, "", "host:1", path.strip("/"), options)
+    password = parse("x://u:${PW}@h").password  # else the user may be a token, and is not shown
+    url = RegistryURL(("cache",), "x", user, password, "host:1", path.strip("/"), options)
     assert parse(str(url)) == url
 
 
@@ -609,6 +660,7 @@ ODD = ["", ":", "/", "?", "#", "@", "|", "%", "%ff", "&", "=", " ", "${", "${NO}
     "where",
     [
         "x://u:{}@h/p?a=1",
+        "x://{}@h/p?a=1",
         "x://h?token={}&a=1",
         "x://h?secret_number={}",
         "mirror:x://u:{}@h|y://?api_key={}#cache.secret={}",

@@ -42,9 +42,10 @@ def announce(
     ``service`` is a name, described by the other arguments (``metadata`` is the node's), or a complete Service
     with exactly one node. ``address`` is ``host:port``, or a host beside ``port``; a host that is not given is
     found: ``$MICROREG_ADVERTISE`` (whose port, if it has one, replaces ``port``), the address towards the store, the
-    best interface. The last two are looked at again with each renewal: the node moves with its machine. ``check``
-    is a function, ``http://…`` or ``tcp://…``; a node is ``critical`` while it fails. ``ttl``, ``drain_delay`` and
-    ``interval``, from one renewal to the next (a third of the ttl, ± 10 %), are seconds.
+    best interface. The last two are looked at again with each renewal: the node moves with its machine. A link-local
+    address is never found, but may be given. ``check`` is a function, ``http://…`` or ``tcp://…``; a node is
+    ``critical`` while it fails. ``ttl``, ``drain_delay`` and ``interval``, from one renewal to the next (a third of the
+    ttl, ± 10 %), are seconds.
     Raises InvalidService for what cannot be registered and ConfigError where no address is found.
     """
     from microreg.announce.announcement import Announcement

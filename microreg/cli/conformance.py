@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from microreg.checked import patience
 from microreg.cli.common import is_terminal, print_lines, print_table
 from microreg.cli.errors import FAILED, OK, redacted, write_error
 from microreg.cli.hanging import hanging
@@ -77,7 +78,7 @@ async def _usable(harness: Harness) -> None:
     """
     trial = asyncio.create_task(_try(harness), name="microreg verify trial")
     try:
-        await asyncio.wait([trial], timeout=_CALLS * harness.connect().options.timeout + _SPARE)
+        await asyncio.wait([trial], timeout=_CALLS * patience(harness.connect()) + _SPARE)
     except asyncio.CancelledError:
         trial.cancel()
         await asyncio.wait([trial])

@@ -17,7 +17,7 @@ from microreg.cli.common import JsonOption, is_terminal, print_lines, print_tabl
 from microreg.cli.errors import FAILED, OK, redacted
 from microreg.cli.text import join, json_text, safe
 from microreg.errors import ConfigError
-from microreg.options import OptionInfo, Options, describe_options
+from microreg.options import OptionInfo, describe_options
 from microreg.plugins import KINDS, Plugin
 
 if TYPE_CHECKING:
@@ -144,9 +144,7 @@ def _examined(plugin: Plugin, everything: list[Plugin]) -> _Found:
 
 def _registry(plugin: Plugin) -> _Found:
     cls = _CLASSES[plugin.group](plugin.name)
-    is_layer = plugin.group == "microreg.layers"
-    unused = {info.name for info in describe_options(Options)} if is_layer else set[str]()  # a timeout is the backend's
-    options = tuple(info for info in describe_options(cls.Options) if info.name not in unused)
+    options = describe_options(cls.Options, layer=plugin.group == "microreg.layers")
     capabilities = tuple(sorted(cls.capabilities)) if isinstance(cls.capabilities, frozenset) else ()
     return _Found(plugin, "", _summary(cls), capabilities, options=options, about=installed.about(cls))
 

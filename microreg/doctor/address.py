@@ -6,6 +6,7 @@ import ipaddress
 import os
 from collections.abc import Iterator, Sequence
 
+from microreg.doctor.container import has_own_network
 from microreg.errors import ConfigError
 from microreg.findings import Finding, Kind, Severity
 from microreg.net import ADVERTISE_VARIABLE, Interface, advertised, interfaces, is_virtual
@@ -62,7 +63,8 @@ VIRTUAL = Kind(
 CONTAINER = Kind(
     "address.container",
     Severity.WARNING,
-    "others are told an address of Docker's default network 172.17.0.0/16: other machines cannot call that",
+    "others are told an address of a container's own network (Docker's default one is 172.17.0.0/16): only what is "
+    "connected to that can call it",
     f"publish the port, and set {ADVERTISE_VARIABLE}=host:port to where it is published; or use the host's network",
 )
 
@@ -109,7 +111,7 @@ def _doubts(host: str, why: str, present: Sequence[Interface], *, loopback_is_fi
         yield LINK_LOCAL(f"others are told {host}: {why}")
     elif name and is_virtual(name):
         yield VIRTUAL(f"others are told {host}, which is the address of {name}: {why}")
-    elif ip in _DOCKER:
+    elif ip in _DOCKER or has_own_network(name):
         yield CONTAINER(f"others are told {host}: {why}")
 
 

@@ -114,6 +114,10 @@ class NamespaceLayer(Layer):
 
         return Watch(events, name, rng=inner.rng)
 
+    def suspect(self, name: str, id: str) -> None:
+        """See :meth:`Registry.suspect`."""
+        self.inner.suspect(self._prefix + name, id)
+
     def _stored(self, name: str) -> str:
         check_name(name)
         stored = self._prefix + name

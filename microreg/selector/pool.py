@@ -97,6 +97,7 @@ class Pool:
         """A call to a member ended, or goes on (None); where that ejects it, the roster changes as after any change."""
         if failed:
             self.tally.failed += 1
+            self._cache.suspect(self.name, member.node.id)
         elif failed is not None:
             self.tally.answered += 1
         if self.membership.learn(member, latency, failed, now):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from microreg.backends.memory import MemoryRegistry
 from microreg.checked import Checked
@@ -28,7 +29,8 @@ class Harness:
     :class:`microreg.checked.Checked` is put there. All times are seconds:
 
     - ``ttl``: the shortest time to live that the store honours.
-    - ``grace``: how much later than its ttl a record may go.
+    - ``grace``: how much later than its ttl a record may go. The default has room for a store that makes two seconds
+      of one (etcd), looks for what has expired now and then, and is busy.
     - ``patience``: within which a change must have been seen by everybody.
     - ``settle``: after which what has not been heard is not coming. Longer is stricter and slower.
     - ``deadline``: that one check may take in all.
@@ -48,7 +50,7 @@ class Harness:
         factory: Callable[[], Registry] | None = None,
         faults: Faults | None = None,
         ttl: float = 1.0,
-        grace: float = 2.0,
+        grace: float = 4.0,
         patience: float = 5.0,
         settle: float = 0.2,
         deadline: float = 60.0,
@@ -61,8 +63,8 @@ class Harness:
             raise ConfigError(
                 "a Harness needs either a config string or a factory, for example Harness('memory://kit')"
             )
-        self._factory = factory
-        self.url = "" if url is None else _shared(url)
+        self.url = url or ""
+        self._factory = factory or partial(connect, _shared(RegistryURL.parse(self.url)))
         self.ttl = ttl
         self.grace = grace
         self.patience = patience
@@ -82,7 +84,7 @@ class Harness:
 
     def connect(self) -> Registry:
         """One more client, not open yet."""
-        registry = connect(self.url) if self._factory is None else self._factory()
+        registry = self._factory()
         return registry if registry.unwrap(Checked) is not None else Checked(registry)
 
     @property
@@ -95,9 +97,6 @@ class Harness:
         return f"Harness({self.title!r})"
 
 
-def _shared(text: str) -> str:
+def _shared(url: RegistryURL) -> RegistryURL:
     """``memory://`` is a store for each client; the checks need one that clients share."""
-    url = RegistryURL.parse(text)
-    if url.scheme == "memory" and not url.location:
-        return str(replace(url, location="kit"))
-    return text
+    return replace(url, location="kit") if url.scheme == "memory" and not url.location else url

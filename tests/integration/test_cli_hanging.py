@@ -218,7 +218,7 @@ def test_open_is_bounded_by_the_option_timeout(env: dict[str, str]) -> None:
 )
 def test_what_needs_what_hangs_is_skipped(env: dict[str, str], how: str, check: str, why: str) -> None:
     basic = ["--check", "get.exact-name", "--check", "watch.snapshot-first"]
-    result = completed(env, "verify", f"hangs://{how}?timeout=300ms", "--patience", "300ms", *basic, "--check", check)
+    result = completed(env, "verify", f"hangs://{how}?timeout=1500ms", "--patience", "1500ms", *basic, "--check", check)
     assert result.returncode == 1
     last = result.stdout.splitlines()[-1].split("\t")
     assert (last[0], last[1], last[3]) == ("skipped", check, why)

@@ -51,7 +51,7 @@ def test_the_address_is_the_one_on_the_way_to_the_store(net: Network, tmp_path: 
                 ("me.internal", "192.168.7.2", "eth0"),
                 ("nosuch.internal", "192.168.7.2", "eth0"),
             ):
-                told = await examined(program, f"http://{store}?timeout=100ms")
+                told = await examined(program, f"http://{store}?timeout=500ms")
                 what = found(told, "address.advertised").what
                 assert f"others are told {address}: the address of {interface}, which fits this registry best" in what
 

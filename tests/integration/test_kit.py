@@ -12,11 +12,13 @@ from collections import Counter
 
 import pytest
 
+from microreg.backends.memory import MemoryRegistry
 from microreg.checked import Checked
 from microreg.errors import ConfigError, ServiceNotFound
 from microreg.events import Change, Reason, Snapshot
 from microreg.model import Endpoint, Node, Service, Status
 from microreg.registry import Registry
+from microreg.rules import DEFAULT_TTL
 from microreg.testing import (
     CHECKS,
     SENTENCES,
@@ -359,6 +361,20 @@ def test_a_harness_needs_a_url_or_a_factory_and_shares_what_would_be_private() -
     assert harness.title == "memory://kit"
     assert isinstance(harness.connect(), Checked)
     assert repr(harness) == "Harness('memory://kit')"
+
+
+def test_every_client_has_the_secrets_of_the_config_string() -> None:
+    harness = Harness("memory://user:hunter2@")
+    assert (harness.connect().url.password, harness.title) == ("hunter2", "memory://user:***@kit")
+
+
+@pytest.mark.parametrize("id", ["register.expires", "register.only-register-renews", "list.no-empty-names"])
+def test_the_default_grace_is_enough_for_a_store_that_makes_two_seconds_of_one_and_is_busy(id: str) -> None:
+    class Coarse(MemoryRegistry):
+        async def register(self, service: Service, *, ttl: float = DEFAULT_TTL) -> None:
+            await super().register(service, ttl=max(2.0, ttl) + 2.5)
+
+    assert played(BY_ID[id], harness_of(Coarse)).outcome == "passed"
 
 
 def test_what_a_factory_gives_is_put_inside_checked_once() -> None:

@@ -75,7 +75,7 @@ ASYNC = """
             for fault, error in ((faults.down, microreg.RegistryUnavailable), (faults.freeze, TimeoutError)):
                 with fault():
                     with pytest.raises(error):
-                        async with asyncio.timeout(0.2):
+                        async with asyncio.timeout(1):
                             await registry.get_service("orders")
                 assert await mine.list_services() == ("orders",)
             await announced("orders", port=8081)

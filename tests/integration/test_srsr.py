@@ -52,7 +52,7 @@ def lookup(server: ServerProcess, name: str) -> object:
     return ask(server, "/lookup", name=name)["address"]
 
 
-def until(condition: Callable[[], bool], timeout: float = 15.0) -> None:
+def until(condition: Callable[[], bool], timeout: float = 40.0) -> None:
     """Wait until the function says True."""
     deadline = time.monotonic() + timeout
     while not condition():

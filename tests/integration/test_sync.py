@@ -883,7 +883,7 @@ def test_a_forked_child_is_told_and_leaves_its_parent_alone() -> None:
 # -- types and signatures -----------------------------------------------------------------------
 
 PAIRS = [
-    (microreg.Registry, microreg.sync.Registry, {"Options", "advertised_host", "errors", "holds", "unwrap"}),
+    (microreg.Registry, microreg.sync.Registry, {"Options", "advertised_host", "errors", "holds", "suspect", "unwrap"}),
     (microreg.Watch, microreg.sync.Watch, {"doubt", "fail", "join", "source"}),
     (microreg.Announcement, microreg.sync.Announcement, set[str]()),
     (microreg.Selector, microreg.sync.Selector, {"picks"}),

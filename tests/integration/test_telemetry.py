@@ -128,7 +128,7 @@ def test_the_metrics_tell_the_story_of_an_outage() -> None:
 
 async def outage(server: ServerProcess) -> None:
     telemetry = Telemetry()
-    async with microreg.connect(f"etcd://127.0.0.1:{server.port}?timeout=1s") as registry:
+    async with microreg.connect(f"etcd://127.0.0.1:{server.port}?timeout=3s") as registry:
         telemetry.instrument(registry)
         announced = microreg.announce(registry, "greeter", address="10.0.0.1:80", ttl=3, drain_delay=0)
         async with announced, registry.watch("greeter") as events, microreg.Selector(registry) as selector:

@@ -74,6 +74,14 @@ class LosesBrackets(Altering):
         return service.with_nodes(Node(address, id=node.id, metadata=node.metadata, status=node.status))
 
 
+@dies_by("register.round-trip")
+class LosesZones(Altering):
+    def altered(self, service: Service) -> Service:
+        (node,) = service.nodes
+        address = node.address.replace("%eth0", "")
+        return service.with_nodes(Node(address, id=node.id, metadata=node.metadata, status=node.status))
+
+
 class AlteringTexts(Altering):
     """Writes other metadata than it was given."""
 

@@ -17,7 +17,7 @@ from microreg.errors import RegistryError
 from microreg.model import Service
 from microreg.net import join_address
 from microreg.tls import client_context
-from microreg.toolkit import decode_all
+from microreg.toolkit import Sockets, decode_all
 from microreg.url import RegistryURL, TLSOptions
 
 __all__ = ["Client", "Renewal"]
@@ -80,9 +80,13 @@ class Client:
         self._warned = set[str]()
         self._server_name = options.server_name or None
         token: str = getattr(options, "token", "")
+        self._sockets = Sockets()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=_CONNECTIONS, ssl=client_context(options) if url.scheme == "https" else True, ttl_dns_cache=10
+                limit=_CONNECTIONS,
+                ssl=client_context(options) if url.scheme == "https" else True,
+                ttl_dns_cache=10,
+                socket_factory=self._sockets.make,
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -94,6 +98,7 @@ class Client:
     async def close(self) -> None:
         """Close the connections."""
         await self._session.close()
+        await self._sockets.close()
 
     async def put(self, key: _Key, body: bytes, ttl: float, stamp: str) -> str:
         """Register a node with the record in ``body``; its digest. Nothing where the node was written again since."""

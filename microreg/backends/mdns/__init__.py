@@ -113,6 +113,11 @@ class MdnsRegistry(Registry):
         """A Snapshot once the answers have settled, then changes as they are announced."""
         return Watch(lambda: self._changes(name), name)
 
+    def suspect(self, name: str, id: str) -> None:
+        """Ask for the node; where it does not answer within two seconds it is gone (RFC 6762 section 10.4)."""
+        if self._station is not None:
+            self._station.browser.suspect((name, id))
+
     def advertised_host(self) -> str | None:
         """The address of the first interface, one that is valid beyond its link if there is one; None without any.
 

@@ -108,6 +108,10 @@ class Browser:
             async for event in events:
                 yield event
 
+    def suspect(self, key: Key) -> None:
+        """A call to this node failed: ask whether it is there."""
+        self._nodes.suspect(key)
+
     # -- what comes in ---------------------------------------------------------------------------
 
     def heard(self, message: Message, *, answer: bool = False) -> None:

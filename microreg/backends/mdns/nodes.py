@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from microreg.backends.mdns.asking import Asking
-from microreg.backends.mdns.doubts import PATIENCE, SOON, Claim, Doubts
+from microreg.backends.mdns.doubts import PATIENCE, SOON, SUSPICION, Claim, Doubts
 from microreg.backends.mdns.graves import Graves
 from microreg.backends.mdns.hearsay import Hearsay
 from microreg.backends.mdns.lookup import Desk
@@ -26,13 +27,15 @@ MAX_PER_NAME = 4096
 """Nodes of one name that are remembered: a bound for memory under a flood, far above any real service."""
 MAX_NODES = 16_384
 """Nodes of all names that are remembered."""
+_CALM = 5.0
+"""Seconds after which a node is asked for again that answers, and whose calls fail."""
 
 
 @dataclass(slots=True, eq=False)
 class _Node(Life):
     """A node of somebody else: what it said last, for ``granted`` seconds.
 
-    ``ahead``: under a revision days ahead of our clock.
+    ``ahead``: under a revision days ahead of our clock; ``suspected``: when it was asked for because a call failed.
     """
 
     label: bytes = b""
@@ -41,6 +44,7 @@ class _Node(Life):
     seal: bytes = b""
     ahead: bool = False
     granted: int = 0
+    suspected: float = float("-inf")
 
 
 def _leaves(text: Text, record: Record) -> bool:
@@ -74,6 +78,7 @@ class Nodes:
         self._catalog = catalog
         self._wants, self._owns, self._news = wants, owns, news
         self._warnings = Warnings()
+        self._loop = asyncio.get_running_loop()
         self._nodes: dict[Key, _Node] = {}
         self._labels: dict[bytes, Key] = {}
         self._texts: dict[bytes, _Node] = {}
@@ -118,7 +123,15 @@ class Nodes:
             for record in message.records:
                 label = record.target if record.kind == PTR else record.name
                 if record.ttl == 0 and label not in judged and label in self._labels:
-                    self._doubts.add(self._nodes[self._labels[label]], PATIENCE)
+                    self._doubts.add(self._nodes[self._labels[label]], PATIENCE, Reason.DEREGISTERED)
+
+    def suspect(self, key: Key) -> None:
+        """A call to this node failed: ask for it, unless that was done a moment ago."""
+        node = self._nodes.get(key)
+        now = self._loop.time()
+        if node is not None and now >= node.suspected + _CALM:
+            node.suspected = now
+            self._doubts.add(node, SUSPICION, Reason.EXPIRED)
 
     def forget(self, key: Key) -> None:
         """No longer of interest, or now our own: dropped without a word to the catalog."""
@@ -178,7 +191,7 @@ class Nodes:
             self._graves.add(text)
             self._drop(node, Reason.EXPIRED if text.expired else Reason.DEREGISTERED)
         else:
-            self._doubts.add(node, PATIENCE)
+            self._doubts.add(node, PATIENCE, Reason.DEREGISTERED)
 
     # -- what is believed ------------------------------------------------------------------------
 
@@ -205,12 +218,14 @@ class Nodes:
             if not self._graves.holds(text) and self._has_room(text.name):
                 self._believe(text, record, self._reader.is_ahead(text))
 
-    def _unopposed(self, life: Life, claim: Claim | None) -> None:
+    def _unopposed(self, life: Life, claim: Claim) -> None:
         node = self._nodes.get(life.key)
         if node is None or node is not life:
             return
-        if claim is None:
-            self._drop(node, Reason.DEREGISTERED)
+        if isinstance(claim, Reason):
+            self._drop(node, claim)
+            if claim is Reason.EXPIRED:
+                self._refresh.seek(node.key[0])
         else:
             self._believe(*claim, self._reader.is_ahead(claim[0]))
 

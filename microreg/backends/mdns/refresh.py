@@ -99,7 +99,7 @@ class Refresh:
             life.stage = len(_PARTS)
         elif life.stage == _LAST:
             self._expired(life.key)
-            self._seek(life.key[0])
+            self.seek(life.key[0])
             return
         life.asked = now
         if life.stage in _BY_MULTICAST:
@@ -123,8 +123,8 @@ class Refresh:
         life.due = max(earliest, life.heard + after)
         self._deadlines.set(life, life.due)
 
-    def _seek(self, name: str) -> None:
-        """The node may live, and all its answers be lost: it comes back soon if it is asked for a few times."""
+    def seek(self, name: str) -> None:
+        """A node of this name was given up, and may live, all its answers lost: asked for again, it is back soon."""
         if name not in self._sought and len(self._sought) < _MAX_SOUGHT:
             self._seek_in(name, 0)
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from microreg.checked import patience
 from microreg.errors import RegistryTimeout, RegistryUnavailable
 from microreg.events import Action
 from microreg.testing.case import Case
@@ -29,7 +30,7 @@ async def _bounded(case: Case) -> None:
         "get_service": partial(reader.get_service, name),
         "list_services": reader.list_services,
     }
-    allowed = client.options.timeout + 1.0
+    allowed = patience(client) + 1.0
     async with case.faults.frozen():
         began = case.time()
         async with asyncio.TaskGroup() as group:
@@ -48,7 +49,7 @@ async def _fenced(case: Case) -> None:
     listener = await case.watch(reader, name)
     await writer.register(service)
     await listener.expect(Action.CREATE, service)
-    delay = writer.options.timeout + 1.0
+    delay = patience(writer) + 1.0
     async with case.faults.slow(delay):
         await case.raises(RegistryUnavailable, partial(writer.register, later), "register that takes too long")
     applied = case.time() + delay
@@ -67,7 +68,7 @@ async def _backstop(case: Case) -> None:
     service, later = case.service(name, "a"), case.service(name, "a", port=9000)
     await writer.register(service)
     await case.shows(reader, name, service)
-    delay = writer.options.timeout + 1.0
+    delay = patience(writer) + 1.0
     async with case.faults.slow(delay):
         late = partial(writer.register, later, ttl=case.harness.ttl)
         await case.raises(RegistryUnavailable, late, "register that takes too long")
@@ -84,7 +85,7 @@ async def _calling_again(case: Case) -> None:
     writer, reader, name = await case.client(), await case.client(), case.name()
     service = case.service(name, "a")
     listener = await case.watch(reader, name)
-    delay = writer.options.timeout + 1.0
+    delay = patience(writer) + 1.0
     async with case.faults.slow(delay):
         await case.raises(RegistryUnavailable, partial(writer.register, service), "register that takes too long")
     applied = case.time() + delay

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from microreg.checked import patience
 from microreg.errors import RegistryClosed, ServiceNotFound, WrongLoop
 from microreg.findings import Finding
 from microreg.model import Service
@@ -73,12 +74,12 @@ async def _wrong_loop(case: Case) -> None:
 async def _examines(case: Case) -> None:
     client, unopened = await case.client(), case.harness.connect()
     for registry, when in ((unopened, "before open"), (client.inner, "once it is open")):
-        patience = registry.options.timeout + case.harness.patience
+        seconds = patience(registry) + case.harness.patience
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(seconds):
                 findings: object = await registry.examine()
         except Exception as error:
-            case.fail(f"an examination {when} that raises nothing, and ends within {patience:g} s", f"{error!r}")
+            case.fail(f"an examination {when} that raises nothing, and ends within {seconds:g} s", f"{error!r}")
         sound = isinstance(findings, tuple) and all(isinstance(each, Finding) for each in findings)
         case.expect(sound, f"findings {when}", f"{findings!r:.200}")
     await unopened.close()

@@ -78,6 +78,8 @@ def _examples(case: Case) -> list[Service]:
         Node("DB-2.Example.com:5432", id="Named", metadata={"Zone": "EU", "zone": "eu"}),
         *(Node(f"10.1.2.3:{7000 + number}", id=f"is-{status}", status=status) for number, status in enumerate(Status)),
     ]
+    if "authoritative" in case.harness.capabilities:  # others may tell the zone by which each reader reaches the link
+        nodes.append(Node("[fe80::1%eth0]:80", id="zoned"))
     whole = [Service(case.name(), "1.2.3-rc.1+build.5", metadata, endpoints, [node]) for node in nodes]
     bare = Service(case.name(), nodes=[Node("10.0.0.1:1")])
     versions = [Service(case.name(), each, nodes=[Node("10.0.0.1:1")]) for each in ("1.0-RC.1", " 1 ", "u\u0308")]

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from microreg import Registry, Service, Watch, merge
 from microreg.errors import ConfigError, RegistryClosed
 from microreg.findings import Finding
-from microreg.net import address_towards
 from microreg.rules import DEFAULT_TTL
 from microreg.tls import check_tls, client_context
 from microreg.url import Options, RegistryURL, TLSOptions, option
@@ -56,6 +55,7 @@ class ConsulRegistry(Registry):
         _check(url, options)
         self._settings = options
         ((self._host, self._port),) = url.hosts(_PORTS.get(url.scheme, 8500))
+        self.hosts = [self._host]
         self._layout = GoMicro() if options.layout == "go-micro" else Layout()
         self._records = Records()
         self._opened: Store | None = None
@@ -102,10 +102,6 @@ class ConsulRegistry(Registry):
     def watch(self, name: str | None = None) -> Watch:
         """What the agent has, and every difference after it; watches share their queries."""
         return Watch(lambda: self._store.feeds.follow(name))
-
-    def advertised_host(self) -> str | None:
-        """The address of this machine towards an agent that is given by IP address and not on this machine."""
-        return address_towards([self._host])
 
     async def examine(self) -> tuple[Finding, ...]:
         """The agent's version, leader and clock, where it is, and what it cannot tell."""

@@ -18,6 +18,7 @@ from consul.exceptions import ConsulException
 from microreg.codec import lenient_text
 from microreg.errors import InvalidService, PermissionDenied
 from microreg.net import join_address
+from microreg.toolkit import Sockets
 from microreg_consul.failures import Unknown, failure, filtered
 from microreg_consul.health import Check, Entry, text
 from microreg_consul.transport import Consul, session
@@ -58,7 +59,8 @@ class Client:
     def __init__(self, agent: Agent) -> None:
         self.where = join_address(agent.host, agent.port)
         self._has_token = bool(agent.token)
-        self._session = session(agent.tls)
+        self._sockets = Sockets()
+        self._session = session(agent.tls, self._sockets)
         make = partial(
             Consul,
             self._session,
@@ -77,6 +79,7 @@ class Client:
     async def close(self) -> None:
         """Close the connections."""
         await self._session.close()
+        await self._sockets.close()
 
     # -- reading -----------------------------------------------------------------------------------
 

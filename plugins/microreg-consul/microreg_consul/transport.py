@@ -16,6 +16,8 @@ import aiohttp
 from consul import base
 from consul.exceptions import ACLPermissionDenied
 
+from microreg.toolkit import Sockets
+
 __all__ = ["Consul", "session"]
 
 T = TypeVar("T")
@@ -26,10 +28,11 @@ _IDLE = 2.0
 """Seconds after which a connection that is not used is closed: all of a machine share those that an agent allows."""
 
 
-def session(tls: ssl.SSLContext | None) -> aiohttp.ClientSession:
+def session(tls: ssl.SSLContext | None, sockets: Sockets) -> aiohttp.ClientSession:
     """The connections to an agent, in the running loop. How many there are at once is up to who asks."""
+    connector = aiohttp.TCPConnector(limit=0, ssl=tls or True, keepalive_timeout=_IDLE, socket_factory=sockets.make)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=tls or True, keepalive_timeout=_IDLE),
+        connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"Accept-Encoding": "identity"},  # the agent is near: packing costs more than it saves
     )

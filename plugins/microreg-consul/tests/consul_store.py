@@ -121,7 +121,7 @@ class ConsulFaults(ServerFaults):
 async def token(server: ServerProcess, rules: str) -> tuple[str, str]:
     """The secret and the name of a new token that may do this."""
     async with Raw(server.port, MANAGEMENT) as raw:
-        ready: bool = await wait_until(partial(started, raw), 15, step=0.1)
+        ready: bool = await wait_until(partial(started, raw), 40, step=0.1)
         assert ready
         policies = len(await raw.get("/acl/policies"))
         policy = await raw.put("/acl/policy", {"Name": f"policy-{policies}", "Rules": rules})

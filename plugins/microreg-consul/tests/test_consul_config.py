@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +20,7 @@ import microreg
 from consul_store import record
 from microreg.errors import ConfigError, PermissionDenied, RegistryError, RegistryUnavailable, ServiceNotFound
 from microreg.testing import ServerProcess, running
+from microreg.toolkit import Sockets, in_thread
 from microreg_consul import ConsulRegistry
 from microreg_consul.transport import Consul, session
 from servers import TLS, consul, tls
@@ -39,6 +43,7 @@ def server(files: TLS) -> Iterator[ServerProcess]:
     ("url", "said"),
     [
         ("consul://user:password@127.0.0.1", "tokens, no users"),
+        ("consul://very-secret@127.0.0.1", r"^consul://\*\*\*@127.0.0.1: Consul knows tokens, no users"),
         ("consul://127.0.0.1/prefix", "the option dc"),
         ("consul://10.0.0.1,10.0.0.2", "expected one agent"),
         ("consul://127.0.0.1?ca=/etc/ca.pem", "consuls://"),
@@ -75,7 +80,7 @@ def test_tls_with_a_client_certificate(server: ServerProcess, files: TLS) -> Non
             async with registry.watch("tls") as events:
                 await anext(events)
                 await registry.register(record("tls", "a"))
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(40):
                     await anext(events)
             assert await registry.get_service("tls") == (record("tls", "a"),)
             await registry.deregister(record("tls", "a"))
@@ -92,6 +97,41 @@ def test_tls_with_a_client_certificate(server: ServerProcess, files: TLS) -> Non
         await _fails(f"consuls://127.0.0.1:{server.port}?{given}", "consul://")
 
     run(main())
+
+
+def test_a_connection_whose_request_was_cancelled_ends_with_the_registry(files: TLS) -> None:
+    """Its TLS would be closed in order, for which asyncio waits as long as the other side takes, and nobody for it."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files.cert, files.key)
+    asked, over = threading.Event(), threading.Event()
+
+    def stand(listener: socket.socket) -> None:
+        with listener.accept()[0] as raw, context.wrap_socket(raw, server_side=True) as connection:
+            connection.recv(65_536)
+            asked.set()
+            over.wait(60)
+
+    async def main(port: int) -> None:
+        async with microreg.connect(f"consuls://127.0.0.1:{port}?ca={files.ca}") as registry:
+            call = asyncio.ensure_future(registry.get_service("x"))
+            assert await in_thread(asked.wait, 60)
+            before = open_files()
+            call.cancel()
+            await asyncio.wait([call])
+        assert open_files() == before - 1
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        standing = threading.Thread(target=stand, args=(listener,))
+        standing.start()
+        try:
+            run(main(listener.getsockname()[1]))
+        finally:
+            over.set()
+            standing.join()
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 def test_ports_that_are_not_the_one_for_http(server: ServerProcess) -> None:
@@ -203,7 +243,7 @@ def test_a_write_that_answers_no_error_may_have_failed_all_the_same(verb: str) -
 
 def test_every_kind_of_request_that_py_consul_makes_works(server: ServerProcess) -> None:
     async def main() -> None:
-        async with session(None) as connections:
+        async with session(None, Sockets()) as connections:
             client = Consul(
                 connections,
                 ("127.0.0.1", server.port),

@@ -12,7 +12,7 @@ proxy = Proxy(server.port)
 
 TestConsul = contract(
     Harness(
-        f"consul://127.0.0.1:{proxy.port}?timeout=3s",
+        f"consul://127.0.0.1:{proxy.port}?timeout=4s",
         faults=ConsulFaults(server, proxy),
         ttl=2.0,
         grace=5,

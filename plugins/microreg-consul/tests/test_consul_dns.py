@@ -29,7 +29,7 @@ async def answered(agent: ServerProcess, name: str, *expected: Place) -> None:
         said = await asyncio.to_thread(ask_srv, agent.ports[1], name)
         return said == set(expected)
 
-    found: bool = await wait_until(so, 15, what=lambda: f"{name} is {said}, not {expected}", step=0.05)
+    found: bool = await wait_until(so, 40, what=lambda: f"{name} is {said}, not {expected}", step=0.05)
     assert found
 
 

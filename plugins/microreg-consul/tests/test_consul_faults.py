@@ -259,7 +259,7 @@ def test_a_token_that_is_revoked_and_restored_makes_nobody_gone() -> None:
 
     async def main() -> None:
         async with Raw(guarded.port, MANAGEMENT) as raw:
-            _: bool = await wait_until(lambda: _takes_tokens(raw), 15, step=0.1)
+            _: bool = await wait_until(lambda: _takes_tokens(raw), 40, step=0.1)
             rules = 'service_prefix "" { policy = "write" } node_prefix "" { policy = "read" }'
             policy = await raw.put("/acl/policy", {"Name": "all", "Rules": rules})
             token = await raw.put("/acl/token", {"Policies": [{"ID": policy["ID"]}]})

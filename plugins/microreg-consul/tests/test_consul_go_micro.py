@@ -264,10 +264,10 @@ def test_go_micro_finds_what_we_register(agent: ServerProcess) -> None:
             for status in (Status.PASSING, Status.DRAINING, Status.WARNING, Status.STARTING, Status.CRITICAL):
                 await registry.register(GREETER.with_nodes(GREETER.nodes[0].replace(status=status)))
                 if not status.selectable:
-                    gone: bool = await wait_until(nobody, 15, step=0.02)
+                    gone: bool = await wait_until(nobody, 40, step=0.02)
                     assert gone
                     continue
-                services: list[dict[str, object]] = await wait_until(seen, 15, step=0.02)
+                services: list[dict[str, object]] = await wait_until(seen, 40, step=0.02)
                 [service] = services
                 assert (service["ID"], service["Address"], service["Port"]) == ("greeter-1", "10.0.0.7", 9090)
                 assert list(map(inflated, cast("list[str]", service["Tags"]))) == list(map(inflated, TAGS))
@@ -292,7 +292,7 @@ def test_nodes_of_both_layouts_and_of_others_are_one_service(agent: ServerProces
                 found = [await registry.get_service("mixed") for registry in (theirs, ours)]
                 return found == [expected, expected]
 
-            one: bool = await wait_until(together, 15, step=0.02)
+            one: bool = await wait_until(together, 40, step=0.02)
             assert one
             await ours.deregister(service.with_nodes(foreign, nodes[0]))
             await theirs.deregister(service.with_nodes(nodes[1]))

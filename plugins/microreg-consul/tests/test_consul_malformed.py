@@ -179,7 +179,7 @@ def test_in_an_agent_nobody_else_suffers(warnings: list[str]) -> None:
                             catalog.apply(await anext(events))
                     return await registry.get_service("web") == (good,)
 
-                heard: bool = await wait_until(told, 15)
+                heard: bool = await wait_until(told, 40)
                 assert heard and one.error is None and everything.error is None
                 assert "web" in await registry.list_services()
 

@@ -69,7 +69,7 @@ def _mutual(files: TLS) -> Iterator[ServerProcess]:
 async def left_behind(server: ServerProcess) -> None:
     """A node of ``billing``, which only its owner may deregister: where there is none, anybody may."""
     async with Raw(server.port, MANAGEMENT) as raw:
-        ready: bool = await wait_until(partial(started, raw), 15, step=0.1)
+        ready: bool = await wait_until(partial(started, raw), 40, step=0.1)
         assert ready
         await raw.register("billing:a", "billing")
 
@@ -93,7 +93,7 @@ async def holds(registry: Registry, *expected: Service, name: str = "orders") ->
     async def so() -> bool:
         return await found(registry, name) == expected
 
-    held: bool = await wait_until(so, 15, step=0.02)
+    held: bool = await wait_until(so, 40, step=0.02)
     assert held
 
 
@@ -126,7 +126,7 @@ async def refused(url: str, error: type[RegistryError], secret: str = "") -> str
                 await call
             assert not isinstance(caught.value, RegistryTimeout)
             texts.append(str(caught.value))
-        await wait_until(lambda: watch.error, 15)
+        await wait_until(lambda: watch.error, 40)
         assert isinstance(watch.error, error) and watch.state == "resyncing"
         said = "\n".join([*texts, str(watch.error), str(registry), repr(registry)])
         assert not secret or secret not in said
@@ -214,7 +214,7 @@ def test_the_least_that_a_token_needs(guarded: ServerProcess, layout: str) -> No
         await works(url, "least")
         async with microreg.connect(url) as registry:
             async with announce(registry, orders("announced"), ttl=2) as announcement:
-                await announcement.wait_live(15)
+                await announcement.wait_live(40)
                 for status in (Status.DRAINING, Status.WARNING):
                     await announcement.update(status=status)
                 await holds(registry, orders().with_nodes(announcement.service.nodes[0]))
@@ -264,7 +264,7 @@ def test_who_may_nothing_is_told_and_heals_when_it_may(guarded: ServerProcess) -
         secret, policy = await token(guarded, 'key_prefix "" { policy = "read" }')
         async with opened(guarded, secret) as registry, Raw(guarded.port, MANAGEMENT) as raw:
             async with registry.watch("orders") as watch, announce(registry, orders("patient"), ttl=5) as announcement:
-                await wait_until(lambda: isinstance(watch.error, PermissionDenied), 15)
+                await wait_until(lambda: isinstance(watch.error, PermissionDenied), 40)
                 assert (watch.state, announcement.state) == ("resyncing", "registering")
                 await raw.put(f"/acl/policy/{policy}", {"Name": "patient", "Rules": ANNOUNCER})
                 await announcement.wait_live(20)

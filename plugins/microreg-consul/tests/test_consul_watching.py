@@ -44,14 +44,14 @@ async def opened() -> AsyncGenerator[tuple[Registry, Raw]]:
 
 async def started(*watches: Watch) -> None:
     """Read the Snapshots."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         for events in watches:
             assert isinstance(await anext(events), Snapshot)
 
 
 async def changed(events: Watch, name: str) -> Change:
     """The next change under this name."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while True:
             event = await anext(events)
             if isinstance(event, Change) and event.service.name == name:
@@ -122,7 +122,7 @@ def test_changes_that_come_at_once_are_not_asked_for_more_than_a_hundred_times_a
         count = 0
         async with aclosing(answers(agent.ask, random.Random(1))) as found:
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(40):
                     async for _ in found:
                         count += 1
         assert 450 <= count <= 1010
@@ -318,7 +318,7 @@ def test_many_names_share_few_connections() -> None:
     async def main() -> None:
         async with opened() as (registry, _), AsyncExitStack() as stack:
             watches = [await stack.enter_async_context(registry.watch(name)) for name in names]
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(40):
                 assert [await anext(events) for events in watches] == [Snapshot()] * len(names)
             await asyncio.gather(*(registry.register(record(name, "a")) for name in names))
             for name, events in zip(names, watches, strict=True):
@@ -393,7 +393,7 @@ def test_a_connection_that_breaks_costs_no_event() -> None:
                     if number % 5 == 0:
                         proxy.cut()
                 expected = {f"n{number}": 8000 + number for number in range(20)}
-                await wait_until(lambda: [stands(each, "steady") for each in catalogs] == [expected] * 2, timeout=15.0)
+                await wait_until(lambda: [stands(each, "steady") for each in catalogs] == [expected] * 2, timeout=40)
                 for task in folding:
                     task.cancel()
             heard: list[Event] = []

@@ -12,7 +12,7 @@ proxy = Proxy(server.port)
 
 TestEtcd = contract(
     Harness(
-        f"etcd://127.0.0.1:{proxy.port}?timeout=3s", faults=EtcdFaults(server, proxy), ttl=2.0, grace=5, patience=10
+        f"etcd://127.0.0.1:{proxy.port}?timeout=4s", faults=EtcdFaults(server, proxy), ttl=2.0, grace=5, patience=10
     ),
     around=lambda: running(server, proxy),
 )

@@ -129,7 +129,7 @@ async def calm(registry: Registry, seconds: float = 3.0) -> None:
         assert loop.time() - asked < TIMEOUT + 6
         await asyncio.sleep(0.5)
     spent = (time.process_time() - used) / (loop.time() - begun)
-    assert spent < 0.05, f"{spent:.1%} of a core"
+    assert spent < 0.2, f"{spent:.1%} of a core"
 
 
 # -- one server --------------------------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def test_a_full_disk_lets_nodes_live_on_and_new_ones_in_when_it_is_over() -> Non
                 assert isinstance(late.error, RegistryUnavailable)
                 assert "alarm disarm" in str(late.error)
                 before = renewals(small)
-                await wait_until(lambda: renewals(small) > before + 30, timeout=15, step=0.1)
+                await wait_until(lambda: renewals(small) > before + 30, timeout=40, step=0.1)
                 assert one.live()
                 assert all([await one.registry.get_service(name) for name in NAMES])
                 await admin.revoke(junk)

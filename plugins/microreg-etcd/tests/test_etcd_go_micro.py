@@ -291,7 +291,7 @@ def test_an_announcement_is_seen_while_it_can_be_called(port: int) -> None:
     async def main() -> None:
         async with fleet(port) as (registry, raw, everything):
             async with announce(registry, "greeter", address="10.0.0.1:80", id="a", ttl=10) as announcement:
-                await announcement.wait_live(15)
+                await announcement.wait_live(40)
                 [item] = await raw.get(b"\0", b"\0")
                 assert item.value == encode(Service("greeter", nodes=[Node("10.0.0.1:80", id="a")]))
                 await everything.hears("create greeter/a")

@@ -20,7 +20,7 @@ cache_proxy, namespace_proxy = Proxy(cache_server.port), Proxy(namespace_server.
 
 TestCache = contract(
     Harness(
-        f"cache+etcd://127.0.0.1:{cache_proxy.port}?timeout=3s",
+        f"cache+etcd://127.0.0.1:{cache_proxy.port}?timeout=4s",
         faults=EtcdFaults(cache_server, cache_proxy),
         ttl=2.0,
         grace=5,
@@ -31,7 +31,7 @@ TestCache = contract(
 )
 TestNamespace = contract(
     Harness(
-        f"namespace+etcd://127.0.0.1:{namespace_proxy.port}?timeout=3s&namespace.prefix=team-a",
+        f"namespace+etcd://127.0.0.1:{namespace_proxy.port}?timeout=4s&namespace.prefix=team-a",
         faults=EtcdFaults(namespace_server, namespace_proxy),
         ttl=2.0,
         grace=5,

@@ -179,7 +179,7 @@ def test_the_roles_allow_what_is_needed_and_nothing_else(guarded: ServerProcess)
             with pytest.raises(PermissionDenied):
                 await registry.get_service("orders")
             async with registry.watch("orders") as watch:
-                await wait_until(lambda: isinstance(watch.error, PermissionDenied), 15)
+                await wait_until(lambda: isinstance(watch.error, PermissionDenied), 40)
                 assert watch.state == "resyncing"
 
     run(main())

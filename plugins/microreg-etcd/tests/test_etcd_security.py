@@ -82,7 +82,7 @@ async def refused(url: str, error: type[Exception]) -> str:
                 await call
             assert not isinstance(caught.value, RegistryTimeout)
             texts.append(str(caught.value))
-        await wait_until(lambda: watch.error, 15)
+        await wait_until(lambda: watch.error, 40)
         assert isinstance(watch.error, error) and watch.state == "resyncing"
         assert PASSWORD not in "".join([*texts, str(watch.error)])
         return "\n".join([*texts, str(watch.error)])
@@ -214,13 +214,13 @@ def test_who_may_nothing_is_told_and_heals_when_it_may(guarded: ServerProcess) -
         async with connect(f"etcd://nobody:{PASSWORD}@127.0.0.1:{guarded.port}") as registry:
             announcing = announce(registry, "greeter", address="10.0.0.1:80", id="patient", ttl=5)
             async with registry.watch("greeter") as watch, announcing as announcement, Users(guarded.port) as users:
-                await wait_until(lambda: isinstance(watch.error, PermissionDenied), 15)
+                await wait_until(lambda: isinstance(watch.error, PermissionDenied), 40)
                 assert watch.state == "resyncing"
                 assert announcement.state == "registering"
                 request = grant("nobody", READWRITE, PREFIX, END)
                 await users.auth.RoleGrantPermission(request, metadata=await users.as_root())
-                await announcement.wait_live(15)
-                await wait_until(lambda: str(watch.state) == "live", 15)
+                await announcement.wait_live(40)
+                await wait_until(lambda: str(watch.state) == "live", 40)
 
     run(main())
 
@@ -336,7 +336,7 @@ def test_a_restart_of_the_server_is_survived_with_users_too() -> None:
         async with user(expiring.port) as registry, following(registry) as everything:
             await registry.register(greeter("a"))
             await asyncio.to_thread(expiring.restart)
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(40):
                 while not await registered(registry, greeter("b")):
                     pass
             await everything.until(lambda at: "create greeter/b" in at.changes)

@@ -75,7 +75,7 @@ def test_closing_towards_a_black_hole_ends_in_time_and_leaves_nothing(proxy: Pro
     """No task is left, as ``run`` makes sure, and no connection, though there is little time for last words."""
 
     async def main() -> None:
-        async with connect(f"{scheme}://127.0.0.1:{proxy.port}?timeout=1s") as registry:
+        async with connect(f"{scheme}://127.0.0.1:{proxy.port}?timeout=3s") as registry:
             await registry.register(SERVICE)
             proxy.black_hole = True
 

@@ -12,7 +12,7 @@ proxy = Proxy(server.port)
 
 TestNats = contract(
     Harness(
-        f"nats://127.0.0.1:{proxy.port}?timeout=3s", faults=NatsFaults(server, proxy), ttl=2.0, grace=5, patience=10
+        f"nats://127.0.0.1:{proxy.port}?timeout=4s", faults=NatsFaults(server, proxy), ttl=2.0, grace=5, patience=10
     ),
     around=lambda: running(server, proxy),
 )

@@ -13,7 +13,7 @@ proxy = Proxy(server.port)
 TestPubSub = contract(
     # Who stood still for a second spares everybody six more, since they may have been heard in vain.
     Harness(
-        f"nats-pubsub://127.0.0.1:{proxy.port}?timeout=3s",
+        f"nats-pubsub://127.0.0.1:{proxy.port}?timeout=4s",
         faults=PubSubFaults(server, proxy),
         ttl=2.0,
         grace=14,

@@ -63,7 +63,7 @@ async def calm(registry: Registry, seconds: float) -> None:
             assert loop.time() - asked < TIMEOUT + 6
             await asyncio.sleep(0.3)
     spent = (time.process_time() - used) / (loop.time() - begun)
-    assert spent < 0.15, f"{spent:.1%} of a core"
+    assert spent < 0.3, f"{spent:.1%} of a core"
 
 
 async def killed(fleet: Fleet) -> None:
