@@ -18,10 +18,12 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microreg import Node, Service, connect
+from caching import Store, Vague
+from microreg import Node, Registry, Service, connect
 from microreg.backends.http.client import Client
 from microreg.backends.http.eventstream import Parser, Received
 from microreg.backends.http.failures import Superseded, connection_failure, refusal
+from microreg.checked import Checked
 from microreg.codec import encode
 from microreg.errors import (
     ConfigError,
@@ -35,6 +37,7 @@ from microreg.errors import (
     Unsupported,
 )
 from microreg.events import Change, Snapshot
+from microreg.layers.cache import cached
 from microreg.server import application
 from microreg.server.serve import listen, serve
 from support import python, run, wait_until
@@ -396,16 +399,61 @@ def test_a_client_that_follows_very_many_names_follows_everything(monkeypatch: p
 
 
 @asynccontextmanager
-async def listening() -> AsyncGenerator[str]:
-    """The address of a server of ours, in this process."""
+async def listening(registry: Registry | None = None) -> AsyncGenerator[str]:
+    """The address of a server of ours, in this process, before this registry or one in memory."""
     stop, ready = asyncio.Event(), asyncio.Event()
     listener = listen("127.0.0.1", 0)
-    async with connect("memory://") as store, application(store) as app:
+    async with registry or connect("memory://") as store, application(store) as app:
         serving = asyncio.create_task(serve(app, listener, stop.wait, max_connections=100, ready=ready.set))
         await ready.wait()
         yield listener.url
         stop.set()
         await serving
+
+
+# -- behind a cache ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "sure"), [(Store, True), (Vague, False)])
+def test_a_cache_is_as_sure_that_nothing_is_there_as_what_stands_behind_the_server(
+    kind: type[Store], sure: bool
+) -> None:
+    """The capabilities of ``http://`` are the same whatever that is; its answers say so."""
+
+    async def main() -> None:
+        store = kind()
+        async with listening(Checked(store)) as url, connect(f"cache+{url}") as registry:
+            cache = cached(registry)
+            assert cache is not None
+            for _ in range(3):
+                with pytest.raises(ServiceNotFound) as caught:
+                    await registry.get_service("greeter")
+                assert caught.value.authoritative is sure
+                await wait_until(lambda: cache.follow("greeter").live)
+            assert store.gets == (1 if sure else 3)
+
+    run(main())
+
+
+def test_a_name_that_has_left_is_asked_for_once_before_the_watch_is_believed() -> None:
+    async def main() -> None:
+        store = Store()
+        async with listening(Checked(store)) as url, connect(f"cache+{url}") as registry:
+            cache = cached(registry)
+            assert cache is not None
+            service = Service("greeter", nodes=[Node("10.0.0.1:80", id="n1")])
+            await registry.register(service)
+            await registry.get_service("greeter")
+            await wait_until(lambda: cache.follow("greeter").live)
+            await registry.deregister(service)
+            await wait_until(lambda: not cache.services("greeter"))
+            gets = store.gets
+            for _ in range(3):
+                with pytest.raises(ServiceNotFound):
+                    await registry.get_service("greeter")
+            assert store.gets == gets + 1
+
+    run(main())
 
 
 # -- answers ----------------------------------------------------------------------------------------

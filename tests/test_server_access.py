@@ -6,8 +6,10 @@ import logging
 
 import pytest
 
+from microreg import connect
 from microreg.errors import ConfigError
-from microreg.server import Settings
+from microreg.server import Settings, access, application
+from microreg.server.problems import Problem
 from serving import BASE, serving
 from support import run
 
@@ -171,6 +173,76 @@ def test_more_requests_than_allowed_are_refused_until_time_has_passed(monkeypatc
             assert statuses == [200] * 5 + [429]
 
     run(main())
+
+
+class Limited:
+    """A server that lets an address make ``rate`` requests a second, and its clock."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, rate: float) -> None:
+        self.now = 100.0
+        monkeypatch.setattr("microreg.server.access.time.monotonic", lambda: self.now)
+        self._access = application(connect("memory://"), Settings(rate=rate)).access
+
+    def passes(self, address: str) -> bool:
+        """Whether one more request from this address is let through."""
+        try:
+            self._access.check_rate(address)
+        except Problem as problem:
+            assert problem.status == 429
+            return False
+        return True
+
+    @property
+    def counted(self) -> int:
+        """How many are remembered."""
+        return len(self._access._buckets)
+
+
+def test_many_addresses_give_nobody_new_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "_BUCKETS", 100)
+    limited = Limited(monkeypatch, 1.0)
+    passes = limited.passes
+    assert [passes("10.0.0.1") for _ in range(3)] == [True, True, False]
+    for number in range(99):
+        assert passes(f"10.0.1.{number}")
+        assert not passes("10.0.0.1")
+    for number in range(100):  # the one that has been silent for longest makes room
+        assert passes(f"10.0.2.{number}")
+    assert passes("10.0.0.1")
+    limited.now += 2.0
+    assert passes("10.0.0.1")
+    assert limited.counted <= 100
+
+
+def test_who_is_silent_until_the_bucket_is_full_again_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    limited = Limited(monkeypatch, 0.5)
+    for number in range(1000):
+        assert limited.passes(f"10.1.{number >> 8}.{number & 255}")
+        limited.now += 0.1
+        assert limited.counted <= 22
+
+
+@pytest.mark.parametrize(
+    ("address", "origin"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:2::", "2001:db8:1:2::"),
+        ("2001:DB8:1:2::9%eth0", "2001:db8:1:2::"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("fe80::1", "fe80::"),
+        ("a proxy:said", "a proxy:said"),
+        ("", ""),
+    ],
+)
+def test_the_addresses_of_one_ipv6_network_are_one_client(address: str, origin: str) -> None:
+    assert access.origin_of(address) == origin
+
+
+def test_a_whole_ipv6_network_is_limited_as_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = Limited(monkeypatch, 1.0).passes
+    assert [passes(f"2001:db8::{number:x}") for number in range(4)] == [True, True, False, False]
+    assert passes("2001:db8:0:1::1")
 
 
 def test_the_access_log_has_a_line_for_each_request(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,9 +9,10 @@ from hashlib import sha256
 import httpx
 import pytest
 
-from microreg import Node, Service
+from microreg import Node, Service, Status
 from microreg.errors import PermissionDenied, RegistryUnavailable
 from microreg.server import Settings, openapi
+from microreg.server.bodies import record_of
 from serving import BASE, Serving, record, serving
 from support import run, store_of, wait_until
 
@@ -127,6 +128,10 @@ def test_bad_paths_methods_and_queries(method: str, path: str, status: int, word
         (b'{"name":"a","nodes":[{"id":"x","address":"h:1"},{"id":"z","address":"h:1"}]}', 422, "invalid_service"),
         (json.dumps(record("a", "x", metadata={"k": "v" * 1025})).encode(), 422, "invalid_service"),
         (json.dumps(record("a", "x", metadata={f"k{n}": "v" for n in range(65)})).encode(), 422, "invalid_service"),
+        (b'{"name":"a","nodes":[{"id":"x","address":"10.0.0.1:80"},null]}', 422, "invalid_service"),
+        (b'{"name":"a","endpoints":[null],"nodes":[{"id":"x","address":"10.0.0.1:80"}]}', 422, "invalid_service"),
+        (b'{"name":"a","nodes":[{"id":"x","address":"10.0.0.1:80","status":5}]}', 422, "invalid_service"),
+        (b'{"name":"a","nodes":[{"id":"x","address":"10.0.0.1:80","st\\u0061tus":"down"}]}', 422, "invalid_service"),
         (b" " * 100_001, 413, "body_too_large"),
     ],
 )
@@ -136,6 +141,62 @@ def test_bad_records(body: bytes, status: int, word: str) -> None:
             answer = await server.http.put("/v1/services/a/nodes/x", content=body)
             assert code(answer) == (status, word)
             assert (await server.http.get("/v1/services")).json() == {"services": []}
+
+    run(main())
+
+
+@pytest.mark.parametrize("status", ["CRITICAL", "down", "draining ", "Passing", "", "x" * 1000])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_status_that_nobody_knows_is_refused_and_changes_nothing(status: str, known: bool) -> None:
+    async def main() -> None:
+        async with serving() as server:
+            if known:
+                await server.put("a", "x")
+            body = {"name": "a", "nodes": [{"id": "x", "address": "10.0.0.2:80", "status": status}]}
+            answer = await server.http.put("/v1/services/a/nodes/x", json=body)
+            assert code(answer) == (422, "invalid_service")
+            told = answer.json()["detail"]
+            assert repr(status[:80]) in told and "starting, passing, warning, critical, draining" in told
+            assert len(told) < 300
+            found = (await server.http.get("/v1/services/a")).json()
+            if known:
+                assert [node["address"] for node in found["services"][0]["nodes"]] == ["10.0.0.1:80"]
+            else:
+                assert found["code"] == "service_not_found"
+
+    run(main())
+
+
+@pytest.mark.parametrize("status", [*Status, None])
+def test_every_status_is_stored_and_keys_that_are_not_known_are_ignored(status: Status | None) -> None:
+    async def main() -> None:
+        async with serving() as server:
+            node = {"id": "x", "address": "10.0.0.1:80", "status": status, "state": "down"}
+            body = {"name": "a", "nodes": [node], "endpoints": None, "colour": "blue"}
+            assert (await server.http.put("/v1/services/a/nodes/x", json=body)).status_code == 204
+            [service] = await server.registry.get_service("a")
+            assert service.nodes[0].status is (status or Status.PASSING)
+
+    run(main())
+
+
+def test_only_a_body_that_is_new_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[bytes] = []
+
+    def counted(name: str, id: str, body: bytes) -> Service:
+        looked.append(body)
+        return record_of(name, id, body)
+
+    monkeypatch.setattr("microreg.server.records.record_of", counted)
+
+    async def main() -> None:
+        async with serving() as server:
+            body = json.dumps(record("a", "x")).encode()
+            for _ in range(3):
+                assert (await server.http.put("/v1/services/a/nodes/x", content=body)).status_code == 204
+            renewals = [{"name": "a", "id": "x", "digest": digest(body)}] * 3
+            answer = await server.http.post("/v1/renewals", json={"renewals": renewals})
+            assert answer.json() == {"unknown": []} and looked == [body]
 
     run(main())
 

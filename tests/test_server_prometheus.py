@@ -270,7 +270,7 @@ def test_they_are_for_reading(path: str) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("query", ["?service=a", "?name=%FF", "?name=a&x"])
+@pytest.mark.parametrize("query", ["?service=a", "?name=%FF", "?name=a&x", "?name=", "?name=a&name", "?name=%00"])
 def test_a_query_that_is_not_understood_is_refused(query: str) -> None:
     async def main() -> None:
         async with serving() as server:

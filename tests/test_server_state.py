@@ -100,6 +100,12 @@ def size(path: Path) -> int:
     return path.stat().st_size
 
 
+def known(path: Path) -> tuple[int, bytes, int]:
+    """Which file it is, what is in it, and who may read it."""
+    status = path.stat()
+    return status.st_ino, path.read_bytes(), stat.S_IMODE(status.st_mode)
+
+
 # -- what survives -----------------------------------------------------------------------------------------
 
 
@@ -357,7 +363,11 @@ def test_a_line_of_other_content_is_damage_even_if_its_checksum_is_right(
     assert there == ["n1", "n2"] and "1 of 3 lines" in said
 
 
-def test_a_record_that_may_not_be_registered_harms_no_other(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("url", ["memory://", "namespace+memory://?namespace.prefix=team"])
+def test_a_record_that_may_not_be_registered_any_more_harms_no_other(
+    url: str, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It lives for what is left of its time at most: nobody can renew it."""
     data = written(path).replace(b'"id":"n1"', b'"id":"-1"')
     head, *lines = data.splitlines()
     from hashlib import sha256
@@ -365,20 +375,21 @@ def test_a_record_that_may_not_be_registered_harms_no_other(path: Path, caplog: 
     bodies = [line.partition(b" ")[2] for line in lines]
     fixed = [sha256(body).hexdigest().encode() + b" " + body for body in bodies]
     path.write_bytes(b"\n".join([head, *fixed]) + b"\n")
-    there, said = found_with_record_left_out(path, caplog)
-    assert there == ["n2"] and said.startswith("left a record out of the state: node id")
-
-
-def found_with_record_left_out(path: Path, caplog: pytest.LogCaptureFixture) -> tuple[list[str], str]:
-    """What the next server finds, and the first thing that it says."""
-    caplog.clear()
 
     async def main() -> list[str]:
-        async with opened(path) as registry:
-            return await ids(registry)
+        async with opened(path, url=url) as registry:
+            restored = await ids(registry)
+            await asyncio.sleep(31)
+            assert await ids(registry) == []
+        return restored
 
+    caplog.clear()
     restored = run(main())
-    return restored, caplog.records[0].getMessage()
+    if url == "memory://":
+        assert (restored, caplog.records) == (["-1", "n2"], [])
+    else:  # a layer checks what it is given
+        assert restored == ["n2"]
+        assert caplog.records[0].getMessage().startswith("left a record out of the state: node id")
 
 
 def test_one_server_at_a_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,13 +456,14 @@ def test_a_disk_that_is_full_at_the_start_is_a_warning_and_the_file_stays_as_it_
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = written(path)
-    whole = files.write_whole
+    write, whole = os.write, files.write_whole
 
-    def full(path: Path, data: bytes) -> None:
+    def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
     async def main() -> None:
         monkeypatch.setattr(files, "write_whole", full)
+        monkeypatch.setattr("os.write", full)
         async with opened(path) as registry:
             assert await ids(registry) == ["n1", "n2"]
             await registry.register(one("n3"), ttl=30)
@@ -459,6 +471,7 @@ def test_a_disk_that_is_full_at_the_start_is_a_warning_and_the_file_stays_as_it_
             assert copied(path).read_bytes() == before
             assert ["cannot write the state file" in record.getMessage() for record in caplog.records] == [True]
             monkeypatch.setattr(files, "write_whole", whole)
+            monkeypatch.setattr("os.write", write)
             await asyncio.sleep(2)
             async with opened(copied(path)) as other:
                 assert await ids(other) == ["n1", "n2", "n3"]
@@ -496,6 +509,38 @@ def test_what_was_written_is_one_short_line_for_a_renewal(path: Path) -> None:
     [kept], problem = again.open()
     assert (kept.record, kept.ttl, problem) == (record, 30, "") and abs(kept.until - now - 60) < 1e-3
     again.release()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "anew"),
+    [
+        (lambda path: None, False),
+        (lambda path: path.write_bytes(path.read_bytes() + b"half a li"), True),
+        (lambda path: path.chmod(0o644), True),
+        (lambda path: path.write_bytes(path.read_bytes().replace(b"1 0 b1\n", b"1 0 b0\n")), True),
+        (lambda path: path.write_bytes(path.read_bytes() + path.read_bytes().partition(b"\n")[2] * 20), True),
+    ],
+    ids=["whole", "torn", "readable by others", "of another boot", "long"],
+)
+def test_a_file_that_is_in_order_is_not_written_anew_at_the_start(
+    path: Path, spoil: Callable[[Path], None], anew: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_room, "_GROWTH", 1024)
+
+    async def main() -> None:
+        async with opened(path, clock=Set(NOW, 1000.0, "b1")) as registry:
+            await registry.register(one("n1"), ttl=30)
+        spoil(path)
+        before = known(path)
+        async with opened(path, clock=Set(NOW, 1000.0, "b1")) as registry:
+            assert await ids(registry) == ["n1"]
+            assert (known(path) != before) is anew
+            await registry.register(one("n2"), ttl=30)
+        assert known(path)[2] == 0o600
+        async with opened(path, clock=Set(NOW, 1000.0, "b1")) as registry:
+            assert await ids(registry) == ["n1", "n2"]
+
+    run(main())
 
 
 def test_closing_twice_and_opening_twice_is_fine(path: Path) -> None:

@@ -340,6 +340,9 @@ def test_there_are_no_more_streams_than_allowed() -> None:
                         assert full.status == 503
             async with from_("10.0.0.1") as again:
                 assert again.status == 200
+            async with from_("2001:db8::1"), from_("2001:db8::2"):
+                async with from_("2001:db8::3") as third:
+                    assert third.status == 429
 
     run(main())
 

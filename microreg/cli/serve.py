@@ -65,14 +65,21 @@ _MaxServices = Annotated[int, typer.Option("--max-services", min=1, help="Names 
 _MaxStreams = Annotated[int, typer.Option("--max-streams", min=1, help="Watches that may be open at once.")]
 _MaxPerClient = Annotated[
     int | None,
-    option("--max-per-client", "NUMBER", "Watches that one address may have open at once; else as --max-streams."),
+    option(
+        "--max-per-client",
+        "NUMBER",
+        "Watches that one address (IPv6: one /64) may have open at once; else as --max-streams.",
+    ),
 ]
 _MaxConnections = Annotated[
     int | None,
     option("--max-connections", "NUMBER", "Connections that may be open at once; else 30000, or what files allow."),
 ]
 _Rate = Annotated[
-    float, typer.Option("--rate", min=0.0, help="Requests a second that one address may make on average; 0: no limit.")
+    float,
+    typer.Option(
+        "--rate", min=0.0, help="Requests a second that one address (IPv6: one /64) may make on average; 0: no limit."
+    ),
 ]
 _State = Annotated[
     Path | None,

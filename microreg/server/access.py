@@ -6,8 +6,9 @@ import ipaddress
 import logging
 import math
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Any
@@ -18,7 +19,7 @@ from microreg.server.page import PATHS
 from microreg.server.problems import Problem, problem
 from microreg.server.settings import Settings
 
-__all__ = ["OPEN", "SECURITY", "Access", "note"]
+__all__ = ["OPEN", "SECURITY", "Access", "note", "origin_of"]
 
 log = logging.getLogger("microreg.server.access")
 
@@ -34,7 +35,9 @@ SECURITY = [
 ]
 """Headers that every answer has."""
 _SEEN = frozenset({b"authorization", b"host", b"origin", b"sec-fetch-site"})
-_ADDRESSES = 1_000
+_HOSTS = 1_000
+_BUCKETS = 10_000
+"""So many origins are counted; then the one that has been silent for longest is forgotten."""
 _LONGEST_TOKEN = 4096
 
 
@@ -60,7 +63,7 @@ class Access:
         self._reading = reading
         self._hosts = frozenset({"localhost", *(host.lower().rstrip(".") for host in settings.hosts)})
         self._good_hosts = set[bytes]()
-        self._buckets: dict[str, tuple[float, float]] = {}
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # the latest at the end
         self.trust(settings.tokens, settings.read_tokens)
 
     def trust(self, tokens: Iterable[str], read_tokens: Iterable[str]) -> None:
@@ -138,7 +141,7 @@ class Access:
             return
         name = _host_name(host.decode("latin-1"))
         if name in self._hosts or name.endswith(".localhost") or _is_address(name):
-            if len(self._good_hosts) < _ADDRESSES:
+            if len(self._good_hosts) < _HOSTS:
                 self._good_hosts.add(host)
         else:
             raise Problem(
@@ -151,18 +154,22 @@ class Access:
     def check_rate(self, address: str) -> None:
         """Count one request from an address. Raises Problem for one too many.
 
-        There is a bucket for each address, which fills with ``rate`` and holds what comes in two seconds.
+        There is a bucket for each origin (:func:`origin_of`), which fills with ``rate`` and holds what comes in two
+        seconds. One that is full again is forgotten.
         """
         rate = self._settings.rate
         if not rate:
             return
         now = time.monotonic()
         full = max(1.0, 2 * rate)
-        left, since = self._buckets.get(address, (full, now))
+        buckets, origin = self._buckets, origin_of(address)
+        left, since = buckets.get(origin, (full, now))
         left = min(full, left + (now - since) * rate)
-        if len(self._buckets) >= _ADDRESSES and address not in self._buckets:
-            self._buckets.clear()
-        self._buckets[address] = max(0.0, left - 1.0), now
+        buckets[origin] = max(0.0, left - 1.0), now
+        buckets.move_to_end(origin)
+        _, since = buckets[next(iter(buckets))]
+        if len(buckets) > _BUCKETS or (now - since) * rate >= full:
+            buckets.popitem(last=False)
         if left < 1.0:
             wait = math.ceil((1.0 - left) / rate)
             detail = f"more than {rate:g} requests a second from your address"
@@ -224,6 +231,21 @@ def note(client: str, method: str, path: str, status: int, size: int, seconds: f
     fields["ms"] = round(seconds * 1e3, 3)
     text = "%(client)s %(method)s %(path)s %(status)d %(bytes)d bytes %(ms)g ms"
     log.info(text, fields, extra={"request": fields})
+
+
+@lru_cache(maxsize=1024)
+def origin_of(address: str) -> str:
+    """What is counted as one client: an IPv4 address, or the /64 of an IPv6 address, in which anybody has all others.
+
+    What is no IP address is counted as it is.
+    """
+    if ":" not in address:
+        return address
+    try:
+        ip = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    return str(ip.ipv4_mapped) if ip.ipv4_mapped else str(ipaddress.IPv6Address(int(ip) >> 64 << 64))
 
 
 def _address(scope: Scope) -> str:

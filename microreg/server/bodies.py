@@ -1,4 +1,4 @@
-"""Reading what a client sends, bounded in size. How long it may take is for who runs the server."""
+"""Reading what a client sends, bounded in size and looked at. How long it may take is for who runs the server."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from typing import TypeVar
 import msgspec
 from starlette.types import Message, Receive, Scope
 
+from microreg import Service, Status
+from microreg.codec import decode
+from microreg.errors import InvalidService
 from microreg.server.problems import Problem
 
-__all__ = ["read_body", "read_json"]
+__all__ = ["read_body", "read_json", "record_of"]
 
 T = TypeVar("T")
+
+_STATUSES = frozenset(map(str, Status))
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
@@ -50,6 +55,50 @@ async def read_json(scope: Scope, receive: Receive, limit: int, kind: type[T]) -
         raise Problem(422, "invalid_body", f"the body: {error}") from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise Problem(400, "bad_request", f"the body is not JSON: {error}") from None
+
+
+class _Node(msgspec.Struct):
+    status: str | None = None
+
+
+class _Endpoint(msgspec.Struct):
+    pass
+
+
+class _Record(msgspec.Struct):
+    """What the codec, which reads what anybody has stored, passes over."""
+
+    nodes: list[_Node | None]
+    endpoints: list[_Endpoint | None] | None = None
+
+
+_decode_record = msgspec.json.Decoder(_Record).decode
+
+
+def record_of(name: str, id: str, body: bytes) -> Service:
+    """The service in a body that is to have this name, and one node, with this id. Keys that are not known are ignored.
+
+    Raises InvalidService for anything else, also for what would be stored as something else than what was sent.
+    """
+    record = decode(body)
+    if record.name != name or [node.id for node in record.nodes] != [id]:
+        raise InvalidService(
+            f"the path is of node {id!r} of service {name!r}; expected a body with this name, and this one node"
+        )
+    # Nothing else is passed over by the codec; a backslash may hide a key.
+    if b"null" in body or b"status" in body or b"\\" in body:
+        _check_record(name, id, _decode_record(body))
+    return record
+
+
+def _check_record(name: str, id: str, sent: _Record) -> None:
+    for what, objects in (("nodes", sent.nodes), ("endpoints", sent.endpoints or ())):
+        if None in objects:
+            raise InvalidService(f"{what} of service {name!r}: expected objects, and no null among them")
+    for status in (node.status for node in sent.nodes if node is not None):
+        if status is not None and status not in _STATUSES:
+            expected = ", ".join(map(str, Status))
+            raise InvalidService(f"status {status[:80]!r} of node {id!r}: expected one of {expected}")
 
 
 def _too_large(limit: int) -> Problem:

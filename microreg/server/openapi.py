@@ -205,7 +205,7 @@ def _endpoint() -> _Schema:
 
 
 def _node() -> _Schema:
-    status = {"enum": [str(status) for status in Status], "default": str(Status.PASSING)}
+    status = {"enum": [*(str(status) for status in Status), None], "default": str(Status.PASSING)}
     address = {"type": "string", "description": "host:port, IPv6 in brackets"}
     properties = {"id": _TEXT, "address": address, "metadata": _PAIRS, "status": status}
     return _object(properties, optional=("metadata", "status"))

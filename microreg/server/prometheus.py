@@ -23,6 +23,7 @@ from microreg.errors import RegistryError
 from microreg.events import Action, Change
 from microreg.measures import MEASURES, measured
 from microreg.net import address_problem
+from microreg.rules import check_name
 from microreg.server.problems import JSON, Problem
 from microreg.server.views import Endpoint, Server, Shared
 
@@ -197,4 +198,6 @@ def _names(query: bytes) -> tuple[str, ...]:
     for key, _ in pairs:
         if key != "name":
             raise Problem(400, "bad_request", f"query parameter {key[:80]!r}: known here: name")
+    for _, name in pairs:
+        check_name(name)  # or else a name that was left empty would mean no targets
     return tuple(dict.fromkeys(name for _, name in pairs))

@@ -10,9 +10,8 @@ from hashlib import sha256
 from msgspec import Struct
 
 from microreg import Node, Registry, Service
-from microreg.codec import decode
-from microreg.errors import InvalidService
 from microreg.events import Action, Change
+from microreg.server.bodies import record_of
 from microreg.server.hub import Hub
 from microreg.server.problems import Problem
 from microreg.server.settings import Settings
@@ -59,7 +58,7 @@ class Records:
             known.stamp = stamp or known.stamp
             await self._register(key, known.record, ttl)
             return
-        await self._write(_record(name, id, body), digest, ttl, stamp)
+        await self._write(record_of(name, id, body), digest, ttl, stamp)
 
     async def add(self, record: Service, ttl: float) -> None:
         """Register a node with a record that was made here. Raises Problem where there are too many."""
@@ -175,12 +174,3 @@ def _check_order(known: _Entry | None, stamp: Stamp | None) -> None:
         client, number = known.stamp
         if client == stamp[0] and number > stamp[1]:
             raise Problem(409, "superseded", "this write came late: the client has written this node again since")
-
-
-def _record(name: str, id: str, body: bytes) -> Service:
-    record = decode(body)
-    if record.name != name or [node.id for node in record.nodes] != [id]:
-        raise InvalidService(
-            f"the path is of node {id!r} of service {name!r}; expected a body with this name, and this one node"
-        )
-    return record

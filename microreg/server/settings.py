@@ -19,7 +19,8 @@ class Settings:
     :class:`microreg.server.access.Access`. ``max_body`` is the bytes of a request's body, ``max_nodes`` and
     ``max_services`` what may be registered by way of this server, ``max_streams`` the watches open at once and
     ``max_per_client`` those from one address; ``rate`` is the requests a second that one address may make on average,
-    0 for no limit. ``access_log`` writes one line for each request to the logger ``microreg.server.access``.
+    0 for no limit. The IPv6 addresses of a /64 count as one. ``access_log`` writes one line for each request to the
+    logger ``microreg.server.access``.
     ``srsr_ttl`` is the seconds that an entry of srsr's API lives without a heartbeat.
     """
 

@@ -141,8 +141,10 @@ def _url(address: str, port: str, client: str) -> str:
     """The address by srsr's rule: the client's own where it gave none, and the port, if any, behind it."""
     url = address or f"http://{_host(client)}"
     if port:
-        if not re.fullmatch(r"[0-9]{1,5}", port, re.ASCII):
-            raise _refused(f"port {port[:80]!r}: expected a number, as a string")
+        if not re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) or not 0 < int(port) < 65536:
+            raise _refused(f"port {port[:80]!r}: expected a number from 1 to 65535, as a string")
+        if re.search(r"[/?#]", url.partition("://")[2] or url):
+            raise _refused(f"address {url[:80]!r}: a port cannot be put behind a path; write it into the address")
         url += f":{port}"
     if _ODD.search(url):
         raise _refused("address: it contains a blank or a control character")
@@ -157,14 +159,17 @@ def _reachable(url: str, client: str) -> str:
     if common is not None:
         return f"{common[2]}:{common[3] or _PORTS.get(common[1], 80)}"  # register looks at it
     if not url.startswith("/") and "://" not in url:
-        return join_address(*split_address(url))  # localhost:4321
+        host, port = split_address(url)  # localhost:4321
+        if host.lower() in ("http", "https"):
+            raise _refused(f"address {url!r}: expected a host, as in {host}://10.0.0.7:{port}")
+        return join_address(host, port)
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
+        name, number = parts.hostname, parts.port
     except ValueError:
         raise _refused(f"address {url[:80]!r}: expected one host, and at most one port") from None
     if parts.netloc or parts.scheme:
-        return join_address(host or "", port or _PORTS.get(parts.scheme, 80))
+        return join_address(name or "", _PORTS.get(parts.scheme, 80) if number is None else number)
     return join_address(client, 80)
 
 

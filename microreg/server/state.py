@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from microreg import Registry, Service
+from microreg.checked import Checked
 from microreg.errors import ConfigError, InvalidService
 from microreg.registry import Layer
 from microreg.rules import DEFAULT_TTL, MIN_TTL
@@ -94,11 +95,13 @@ class State(Layer):
         if problem:
             log.warning("set a state file aside: %s: %s", self._file.path, problem, extra={"error": problem})
         now = self._clock.uptime()
+        # What is in the file was checked when it was registered.
+        registry = self.inner.inner if isinstance(self.inner, Checked) else self.inner
         for kept in entries:
             left = min(kept.until - now, kept.ttl)  # a time of day that was set back makes nobody immortal
             if left > 0:
                 try:
-                    await self.inner.register(kept.record, ttl=max(MIN_TTL, left))
+                    await registry.register(kept.record, ttl=max(MIN_TTL, left))
                 except InvalidService as error:
                     log.warning("left a record out of the state: %s", error, extra={"error": str(error)})
 

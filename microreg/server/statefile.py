@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -32,6 +33,8 @@ _VERSION = b"1"
 _LIMIT = 2**30
 _GROWTH = 4 * 2**20
 _AT_ONCE = 500
+_OWN = 0o600
+"""The mode of the file."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -114,8 +117,10 @@ class StateFile:
         problem = self._read(data) if data else ""
         if problem:
             problem += f"; it is now {files.set_aside(self.path).name}, and what is whole of it counts"
+        self._forget_the_dead()
         try:
-            self._rewrite()
+            if problem or not self._go_on(data or b""):
+                self._rewrite()
         except OSError as error:
             if error.errno not in _FULL:
                 raise
@@ -126,7 +131,7 @@ class StateFile:
         batch = _Batch(self._clock.began(), [], [], [])
         for key, kept in changed.items():
             self._note(batch, key, kept)
-        if self._fd < 0 or self._size > 2 * self._base + _GROWTH or not os.fstat(self._fd).st_nlink:
+        if self._fd < 0 or self._is_long() or not os.fstat(self._fd).st_nlink:
             self._rewrite()
             return
         if not changed:
@@ -161,13 +166,35 @@ class StateFile:
             batch.put.append((kept.until, kept.ttl, msgspec.Raw(data)))
         self._known[key] = _Known(kept, data)
 
+    def _forget_the_dead(self) -> None:
+        now = self._clock.uptime()
+        self._known = {key: known for key, known in self._known.items() if known.kept.until > now}
+
+    def _is_long(self) -> bool:
+        """Whether there is much in the file that does not count any more."""
+        return self._size > 2 * self._base + _GROWTH
+
+    def _go_on(self, data: bytes) -> bool:
+        """Add to the file as it is, ``data``; False where that will not do.
+
+        It has to end with a whole line, to be of this run of the machine, not too long, and for its owner only.
+        """
+        self._size, self._base = len(data), sum([len(known.data) for known in self._known.values()])
+        boot = data.partition(b"\n")[0].split(b" ")[-1]
+        if not data.endswith(b"\n") or boot != self._clock.boot.encode() or self._is_long():
+            return False
+        if stat.S_IMODE(os.stat(self.path).st_mode) != _OWN:
+            return False
+        self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        return True
+
     def _rewrite(self) -> None:
         """Put a file in place that has only what is alive."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        now, began = self._clock.uptime(), self._clock.began()
-        self._known = {key: known for key, known in self._known.items() if known.kept.until > now}
+        self._forget_the_dead()
+        began = self._clock.began()
         put = [(each.kept.until, each.kept.ttl, msgspec.Raw(each.data)) for each in self._known.values()]
         lines = [_line(_Batch(began, put[start : start + _AT_ONCE])) for start in range(0, len(put), _AT_ONCE)]
         data = _MAGIC + _VERSION + b" %d %s\n" % (len(lines), self._clock.boot.encode()) + b"".join(lines)
@@ -203,11 +230,13 @@ class StateFile:
 
     def _apply(self, batch: _Batch, later: float) -> None:
         for until, ttl, raw in batch.put:
-            with suppress(InvalidService):
-                data = bytes(raw)
-                record = decode(data)
-                for each in record.records():
-                    self._known[record.name, each.nodes[0].id] = _Known(Kept(each, until + later, ttl), data)
+            data = bytes(raw)
+            try:
+                records = decode(data).records()
+            except InvalidService:
+                continue
+            for record in records:
+                self._known[record.name, record.nodes[0].id] = _Known(Kept(record, until + later, ttl), data)
         for name, id, until, ttl in batch.renewed:
             known = self._known.get((name, id))
             if known is not None:

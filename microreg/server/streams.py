@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from starlette.types import Scope, Send
 
-if TYPE_CHECKING:
-    from microreg.server.hub import Hub
-
-__all__ = ["HEARTBEAT", "Names", "Stream"]
+__all__ = ["HEARTBEAT", "Names", "Source", "Stream"]
 
 HEARTBEAT = 5.0
 """Seconds after which a stream on which nothing happens gives a sign of life, and at most one second more."""
@@ -26,22 +23,37 @@ Names = frozenset[str] | None
 """The names that a client follows; None for all."""
 
 
+class Source(Protocol):
+    """What a stream asks of who tells it of changes."""
+
+    @property
+    def id(self) -> bytes:
+        """The id of the latest change."""
+        ...
+
+    def snapshot(self, names: Names) -> AsyncGenerator[bytes, None]:
+        """What there is of these names now, as events in pieces of some size."""
+        ...
+
+
 class Stream:
     """What one client has yet to hear. Belongs to the task that makes it.
 
-    It has no timer of its own, since there may be thousands: the hub calls ``look`` every second. ``stuck`` says that
-    its task was cancelled because the client reads nothing. ``scope`` is of the client's request.
+    ``source`` tells it of changes (``put``), and has what there is. It has no timer of its own, since there may be
+    thousands: somebody calls ``look`` every second. ``stuck`` says that its task was cancelled because the client reads
+    nothing. ``scope`` is of the client's request.
     """
 
     __slots__ = (
-        "_due", "_hub", "_news", "_over", "_pending", "_send", "_sending", "_task", "_wake", "names", "scope", "stuck"
+        "_due", "_news", "_over", "_pending", "_send", "_sending", "_source", "_task", "_wake",
+        "names", "scope", "stuck",
     )  # fmt: skip
 
-    def __init__(self, hub: Hub, names: Names, scope: Scope, send: Send) -> None:
+    def __init__(self, source: Source, names: Names, scope: Scope, send: Send) -> None:
         self.names = names
         self.scope = scope
         self.stuck = False
-        self._hub = hub
+        self._source = source
         self._send = send
         self._task = asyncio.current_task()
         self._pending: list[bytes] | None = []
@@ -95,11 +107,11 @@ class Stream:
             self._news = False
             pending, self._pending = self._pending, []
             if pending is None:
-                await self.send_all(self._hub.snapshot(self.names))
+                await self.send_all(self._source.snapshot(self.names))
             elif pending:
                 await self.send(b"".join(pending))
             elif not self._over:
-                await self.send(b":\nid: " + self._hub.id + b"\n\n")
+                await self.send(b":\nid: " + self._source.id + b"\n\n")
 
     async def send_all(self, pieces: AsyncGenerator[bytes, None]) -> None:
         """Send a snapshot in chunks of some size: one for each name would be many small ones."""

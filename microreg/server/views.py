@@ -194,6 +194,9 @@ class Clients(Generic[K]):
 
     def _heard(self, change: Change) -> None:
         record = change.service
+        marked = self._mark in record.nodes[0].metadata
+        if not marked and not self._nodes:
+            return  # nobody uses this API
         key, node = self._key_of(record), (record.name, change.node.id)
         known = self._nodes.get(key)
         if known is not None and known != node:
@@ -201,7 +204,7 @@ class Clients(Generic[K]):
         if change.action is Action.DELETE:
             if self._nodes.pop(key, None) is not None and self._gone is not None:
                 self._gone(key, record, change.reason)
-        elif self._mark not in change.node.metadata:
+        elif not marked:
             self._nodes.pop(key, None)  # somebody has registered another node in its place
         elif known is None and self._left.get(key, 0.0) <= asyncio.get_running_loop().time():
             self._nodes[key] = node

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from microreg.errors import InvalidService
 from microreg.rules import check_name
+from microreg.server.access import origin_of
 from microreg.server.bodies import read_json
 from microreg.server.hub import Hub
 from microreg.server.problems import Problem
@@ -51,7 +52,7 @@ class Watching:
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream events until the client goes, the server drains, or the registry is lost."""
         names, snapshot = await self._wanted(scope, receive)
-        client = scope["client"][0] if scope.get("client") else ""
+        client = origin_of(scope["client"][0]) if scope.get("client") else ""
         await self._hub.ready()
         self._check_room(client, len(names or ()))
         stream = Stream(self._hub, names, scope, send)

@@ -148,7 +148,7 @@ class CacheLayer(Layer):
         if name not in self._followed and not self._over and not self._room():
             return await self.inner.get_service(name)
         followed = self.follow(name)
-        if self._authoritative and followed.live:
+        if self._authoritative and followed.live and followed.absent:  # a server cannot promise for what is behind it
             raise ServiceNotFound(name)
         return await followed.ask()
 

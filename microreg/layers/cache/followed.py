@@ -58,15 +58,16 @@ class _TooOld(RegistryUnavailable):
 class Followed:
     """One watched name. ``task`` runs until the watch has failed for good (``error``) or the name is let go of.
 
-    ``hot`` says that what the catalog holds of the name may be served without asking. What is known comes, in this
-    order, from the watch, from a lookup while the watch has not spoken, from the disk. Only the watch is believed
-    that a node is gone.
+    ``hot`` says that what the catalog holds of the name may be served without asking; ``absent``, that the store, when
+    it last had nothing to answer, was sure of it. What is known comes, in this order, from the watch, from a lookup
+    while the watch has not spoken, from the disk. Only the watch is believed that a node is gone.
     """
 
     def __init__(self, name: str, means: Means, forget: Callable[[Followed], None]) -> None:
         self.name = name
         self.error: RegistryError | None = None
         self.hot = False
+        self.absent = False
         self.used = True
         self.used_at = 0.0
         self._means = means
@@ -190,6 +191,8 @@ class Followed:
         """What a lookup says counts until the watch speaks."""
         self._flight = None
         error = None if flight.cancelled() else flight.exception()
+        if isinstance(error, ServiceNotFound):
+            self.absent = error.authoritative
         if flight.cancelled() or self._left or self._source == "watch":
             return
         if error is None:
