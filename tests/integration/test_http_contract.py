@@ -68,8 +68,9 @@ before_plain = Proxy(plain.port)
 
 TestHttpInMemory = contract(
     Harness(
-        f"http://127.0.0.1:{before_plain.port}?timeout=3s",
+        f"http://127.0.0.1:{before_plain.port}?timeout=4s",
         faults=ServerFaults(plain, before_plain),
+        ttl=2.0,
         grace=5,
         patience=10,
         concurrency=24,
