@@ -31,8 +31,10 @@ _HEADS = 1024
 """So many heads are kept; then it begins anew."""
 _KEY = 96
 """Bytes of a head by which it is found: enough to tell name and version, and cheap to hash."""
-_METADATA = 4096
+_METADATA = 1024
 """So many metadata of nodes are kept; then it begins anew."""
+_METADATA_KEYS = 16
+"""Keys of a node's metadata up to which they are kept."""
 _METADATA_LENGTH = 512
 """Characters of a node's metadata up to which they are kept."""
 
@@ -226,7 +228,7 @@ def _shared(metadata: dict[str, str]) -> FrozenDict:
     if known is not None and known == metadata:
         return known
     found = FrozenDict(metadata)
-    if sum(map(len, metadata)) + sum(map(len, key)) <= _METADATA_LENGTH:
+    if len(key) <= _METADATA_KEYS and sum(map(len, metadata)) + sum(map(len, key)) <= _METADATA_LENGTH:
         if len(_metadata_of_nodes) >= _METADATA:
             _metadata_of_nodes.clear()
         _metadata_of_nodes[key] = found

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from microreg.net import source_address
 
@@ -40,6 +42,7 @@ class Route:
         self._source = source
         self._search: asyncio.Task[None] | None = None
         self._asked = float("-inf")
+        self._closed = False
 
     async def open(self) -> None:
         """Look the names up; return when they are known, or after half a second, and go on then."""
@@ -49,6 +52,7 @@ class Route:
 
     async def close(self) -> None:
         """Stop looking. Closing twice is fine."""
+        self._closed = True
         if self._search is not None:
             self._search.cancel()
             await asyncio.wait([self._search])
@@ -62,7 +66,7 @@ class Route:
 
     def _is_elsewhere(self, address: str) -> bool:
         local = self._source(address)
-        return local is not None and local != address and not ipaddress.ip_address(local.partition("%")[0]).is_loopback
+        return local is not None and local != address and not (_is_loopback(local) or _is_loopback(address))
 
     def _look(self) -> None:
         try:
@@ -70,21 +74,46 @@ class Route:
         except RuntimeError:
             return
         wanted = [host for host, addresses in self._known.items() if not addresses]
-        if wanted and (self._search is None or self._search.done()) and loop.time() >= self._asked + _AGAIN:
+        if (
+            wanted
+            and not self._closed
+            and (self._search is None or self._search.done())
+            and loop.time() >= self._asked + _AGAIN
+        ):
             self._asked = loop.time()
             self._search = loop.create_task(self._look_up(wanted), name="microreg route")
 
     async def _look_up(self, hosts: Sequence[str]) -> None:
-        for host in hosts:
-            try:
-                self._known[host] = await self._resolve(host)
-            except (OSError, UnicodeError):
-                continue
+        await asyncio.gather(*map(self._look_one_up, hosts))
+
+    async def _look_one_up(self, host: str) -> None:
+        with suppress(Exception):  # it is not known, or no name at all: perhaps it is later
+            self._known[host] = await self._resolve(host)
 
 
 async def _looked_up(host: str) -> Sequence[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_DGRAM)
-    return [str(each[4][0]) for each in found]
+    """In a thread that nobody waits for: a name server that is silent would hold up the end of the program."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Sequence[str]] = loop.create_future()
+
+    def tell(found: Sequence[str]) -> None:
+        if not answer.done():
+            answer.set_result(found)
+
+    def look_up() -> None:
+        found: Sequence[str] = ()
+        with suppress(OSError, UnicodeError):
+            found = [str(each[4][0]) for each in socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)]
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(tell, found)
+
+    threading.Thread(target=look_up, name=f"microreg looks up {host}", daemon=True).start()
+    return await answer
+
+
+def _is_loopback(address: str) -> bool:
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    return ip.is_loopback or (ip.version == 6 and ip.ipv4_mapped is not None and ip.ipv4_mapped.is_loopback)
 
 
 def _is_address(host: str) -> bool:

@@ -102,6 +102,28 @@ def test_a_check_that_is_now_quick_and_now_slow_lets_no_node_expire(interval: fl
     run(main())
 
 
+def test_a_renewal_that_is_not_answered_within_the_ttl_leaves_nothing_live() -> None:
+    async def main() -> None:
+        async with opened() as (registry, store), greeter(registry, ttl=3) as announcement:
+            answers = asyncio.Event()
+
+            async def fault(verb: str, _: Service) -> None:
+                await answers.wait()
+
+            store.fault = fault
+            while store.node() is not None:
+                assert state(announcement) is State.LIVE
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
+            assert state(announcement) is State.LOST and "has not answered a renewal for 3 s" in str(announcement.error)
+            answers.set()
+            await announcement.wait_live(timeout=5)
+            await asyncio.sleep(60)
+            assert states(announcement) == [State.LIVE, State.LOST, State.LIVE]
+
+    run(main())
+
+
 def test_a_renewal_is_no_event_and_changes_are_published_at_once() -> None:
     async def main() -> None:
         async with opened() as (registry, store), greeter(registry) as announcement, watched(registry) as seen:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from microreg.route import Route
+from support import python
 from timeless import run
 
 NAMES = {"store.internal": ["10.9.0.5"], "twice.internal": ["fd00::5", "10.9.0.6"], "here.internal": ["10.9.0.2"]}
@@ -31,8 +32,8 @@ class Names:
 
 def source(address: str) -> str | None:
     """This machine is 10.9.0.2, and has no way to IPv6."""
-    if address.startswith("127."):
-        return "127.0.0.1"
+    if "127." in address:
+        return address.replace("127.0.0.1", "127.0.0.9")
     return "10.9.0.2" if address.startswith("10.9.") else None
 
 
@@ -51,6 +52,7 @@ def source(address: str) -> str | None:
         ("nosuch.internal", None),
         ("nosuch.internal store.internal", "10.9.0.5"),
         ("localhost", None),
+        ("::ffff:127.0.0.1", None),
         ("fe80::1%eth0 10.9.0.5", "10.9.0.5"),
     ],
 )
@@ -105,6 +107,43 @@ def test_a_name_that_is_not_known_is_looked_up_again_now_and_then_while_somebody
     run(main())
 
 
+def test_hosts_are_looked_up_at_once_and_what_a_resolver_raises_is_no_trouble() -> None:
+    async def main() -> None:
+        hanging = asyncio.Event()
+
+        async def resolve(host: str) -> Sequence[str]:
+            if host == "slow.internal":
+                await hanging.wait()
+            if host == "odd.internal":
+                raise RuntimeError("a resolver with a fault")
+            return ["10.9.0.5"]
+
+        route = Route(["slow.internal", "odd.internal", "store.internal"], resolve=resolve, source=source)
+        await route.open()
+        assert route.address() == "10.9.0.5"
+        await route.close()
+
+    run(main())
+
+
+def test_a_name_server_that_is_silent_does_not_hold_up_the_end_of_the_program() -> None:
+    code = """
+import asyncio, socket, threading, time, microreg
+
+silent = threading.Event()
+socket.getaddrinfo = lambda *_, **__: silent.wait(60)
+
+async def main():
+    async with microreg.connect("http://store.internal") as registry:
+        assert registry.advertised_host() != "nowhere"
+
+began = time.monotonic()
+asyncio.run(main())
+print(time.monotonic() - began < 30)
+"""
+    assert python(code) == "True\n"
+
+
 def test_closing_ends_a_look_up_and_without_a_loop_none_begins() -> None:
     route = Route(["store.internal"], resolve=Names(), source=source)
     assert route.address() is None
@@ -113,6 +152,8 @@ def test_closing_ends_a_look_up_and_without_a_loop_none_begins() -> None:
         slow = Route(["store.internal"], resolve=Names(delay=3600.0), source=source)
         await slow.open()
         await slow.close()
+        await asyncio.sleep(60)
         assert slow.address() is None
+        assert asyncio.all_tasks() == {asyncio.current_task()}, "nobody begins again after that"
 
     run(main())

@@ -34,7 +34,7 @@ _GRACE = 1.0
 """Seconds that a call which is under way may take to end."""
 _CHECK = 1 / 3
 """Of the ttl: a check may take that long."""
-_LATEST = 0.95
+_LATEST = 0.85
 """Of the ttl: a write that comes after a check of that length begins this long after the last at the latest."""
 _OVER = (RegistryClosed, WrongLoop)
 """Errors after which not even leaving can be told to the store."""
@@ -72,6 +72,7 @@ class Writer:
         self._was_live = False
         self._writing = False
         self._began = 0.0
+        self._lapse: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._waiting: list[_Attempt] = []
@@ -149,6 +150,7 @@ class Writer:
                 await self._pause(self._backoff(failures) if failures else self._until_renewal())
         finally:
             self.ended = True
+            self._live_until(None)
             _release(self._waiting, None)
             self.journal.notify()
 
@@ -200,6 +202,7 @@ class Writer:
             self._accepted = wanted
             self.journal.move(State.LIVE, None, status)
             self._was_live = True
+            self._live_until(self._began + self.ttl)
         elif isinstance(error, InvalidService) and wanted is not self._accepted:
             # Updates build on each other: what came after the refused one cannot stay either.
             self.wanted = self._accepted
@@ -209,6 +212,16 @@ class Writer:
             self._changed.set()
         else:
             self._lose(error)
+
+    def _live_until(self, moment: float | None) -> None:
+        """Be lost from this moment on, unless another write is answered before: the store may have let it expire."""
+        if self._lapse is not None:
+            self._lapse.cancel()
+        self._lapse = None if moment is None else asyncio.get_running_loop().call_at(moment, self._lapsed)
+
+    def _lapsed(self) -> None:
+        if self.journal.state is State.LIVE:
+            self._lose(RegistryTimeout(f"{self.registry.url} has not answered a renewal for {self.ttl:g} s, its ttl"))
 
     def _lose(self, error: RegistryError) -> None:
         self.journal.move(State.LOST if self._was_live else State.REGISTERING, error)

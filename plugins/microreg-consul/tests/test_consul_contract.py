@@ -15,7 +15,7 @@ TestConsul = contract(
         f"consul://127.0.0.1:{proxy.port}?timeout=4s",
         faults=ConsulFaults(server, proxy),
         ttl=2.0,
-        grace=5,
+        grace=12,
         patience=10,
     ),
     around=lambda: running(server, proxy),

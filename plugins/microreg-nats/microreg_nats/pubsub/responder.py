@@ -26,6 +26,8 @@ __all__ = ["Responder"]
 log = logging.getLogger("microreg.nats")
 
 _PAUSE = 0.02
+_AGAIN = 0.3
+"""Seconds after which those at the address of a node that left are told of once more."""
 
 Key = tuple[str, str]
 
@@ -160,10 +162,19 @@ class Responder:
         await self._tell_others_at(session, before)
 
     async def _tell_others_at(self, session: Session, record: Service) -> None:
-        """Who knows nodes by their address has just forgotten all that are there."""
-        for own in tuple(self._names.get(record.name, {}).values()):
-            if own.record.nodes[0].address == record.nodes[0].address:
-                await self._tell(session, own)
+        """Who knows nodes by their address has just forgotten all that are there.
+
+        They are told again a moment later: who reads each subject by itself may hear of the end last.
+        """
+        others = [
+            own
+            for own in self._names.get(record.name, {}).values()
+            if own.record.nodes[0].address == record.nodes[0].address
+        ]
+        for own in others:
+            await self._tell(session, own)
+        if others:
+            self._loop.call_later(_AGAIN, self._answer_soon, record.name)
 
     # -- what we are asked -------------------------------------------------------------------------
 
@@ -199,6 +210,9 @@ class Responder:
             await self._tell(session, own)
 
     async def _asked(self, name: str, _: Msg) -> None:
+        self._answer_soon(name)
+
+    def _answer_soon(self, name: str) -> None:
         self._pinged[name] = None
         self._wake.set()
 
