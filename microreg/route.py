@@ -74,12 +74,8 @@ class Route:
         except RuntimeError:
             return
         wanted = [host for host, addresses in self._known.items() if not addresses]
-        if (
-            wanted
-            and not self._closed
-            and (self._search is None or self._search.done())
-            and loop.time() >= self._asked + _AGAIN
-        ):
+        busy = self._closed or (self._search is not None and not self._search.done())
+        if wanted and not busy and loop.time() >= self._asked + _AGAIN:
             self._asked = loop.time()
             self._search = loop.create_task(self._look_up(wanted), name="microreg route")
 

@@ -19,6 +19,7 @@ from support import ROOT, python
 THREADED = {
     "cli.loop",
     "integrations.opentelemetry",
+    "route",
     "sync",
     "testing.hub",
     "testing.proxy",

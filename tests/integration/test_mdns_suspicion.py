@@ -122,3 +122,47 @@ def test_what_is_suspected_and_unknown_or_ones_own_is_no_trouble() -> None:
         reader.suspect(NAME, "other")  # it is closed
 
     network.run(main())
+
+
+@pytest.mark.parametrize("seconds", [5.0, 20.0, 50.0])
+def test_a_network_that_is_out_while_calls_fail_loses_nobody(seconds: float) -> None:
+    """Of all nodes none answers: then it is not they who are gone."""
+    network = Network(9, delay=0.02)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        names = [f"node-{number}" for number in range(12)]
+        async with hosts(network, *names) as (_, fold, selector):
+            await asyncio.sleep(5)
+            network.loss = 1.0
+            end = loop.time() + seconds
+            while loop.time() < end:
+                for name in names:
+                    fail(fold, selector, name)
+                await asyncio.sleep(0.1)
+            network.loss = 0.0
+            await asyncio.sleep(20)
+            assert ids(fold) == set(names)
+            assert not [change for change in fold.changes if change.action is Action.DELETE]
+
+    network.run(main())
+
+
+def test_calls_to_thousands_that_fail_at_once_lose_nobody_who_is_there() -> None:
+    network = Network(10, delay=0.02)
+
+    async def main() -> None:
+        async with hosts(network, "first", "second") as (reader, fold, selector):
+            async with network.host("many") as many:
+                for number in range(2_000):
+                    await many.register(service(NAME, f"n{number}", 2000 + number), ttl=TTL)
+                await fold.until(lambda each: len(ids(each)) == 2_002, 60)
+                before = network.hosts["reader"].sent["packets"]
+                for _ in range(20):
+                    for name in ids(fold):
+                        reader.suspect(NAME, name)
+                    await asyncio.sleep(0.5)
+                assert len(ids(fold)) == 2_002
+                assert network.hosts["reader"].sent["packets"] - before < 500
+
+    network.run(main())

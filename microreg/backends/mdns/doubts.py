@@ -59,6 +59,8 @@ class Doubts:
         self._unopposed = unopposed
         self._loop = asyncio.get_running_loop()
         self._doubts: dict[Life, _Doubt] = {}
+        self.suspicions = 0
+        """How many of these nodes could not be called."""
 
     def __len__(self) -> int:
         return len(self._doubts)
@@ -68,6 +70,7 @@ class Doubts:
         doubt = self._doubts.get(life)
         if doubt is None:
             doubt = self._doubts[life] = _Doubt(patience, life.heard, self._loop.time(), claim, _INSISTENCE[patience])
+            self.suspicions += patience == SUSPICION
             self._asking.ask(life.key, times=2)
             self._wait(life, doubt)
         if not isinstance(claim, Reason):
@@ -93,5 +96,6 @@ class Doubts:
             doubt.timer = self._loop.call_later(doubt.patience, self._decide, life, doubt)
             return
         del self._doubts[life]
+        self.suspicions -= doubt.patience == SUSPICION
         if life.heard == doubt.heard:
             self._unopposed(life, doubt.claim)

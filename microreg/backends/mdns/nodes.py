@@ -29,13 +29,18 @@ MAX_NODES = 16_384
 """Nodes of all names that are remembered."""
 _CALM = 5.0
 """Seconds after which a node is asked for again that answers, and whose calls fail."""
+_SUSPECTS = 16
+"""Nodes that are asked for at the same time because calls to them failed; others with the next call."""
+_WITNESSES = 3
+"""Other nodes of the name that are asked with one: where none of them answers either, it may be the network."""
 
 
 @dataclass(slots=True, eq=False)
 class _Node(Life):
     """A node of somebody else: what it said last, for ``granted`` seconds.
 
-    ``ahead``: under a revision days ahead of our clock; ``suspected``: when it was asked for because a call failed.
+    ``ahead``: under a revision days ahead of our clock; ``suspected``: when it was asked for because a call failed,
+    with these ``witnesses``.
     """
 
     label: bytes = b""
@@ -45,6 +50,7 @@ class _Node(Life):
     ahead: bool = False
     granted: int = 0
     suspected: float = float("-inf")
+    witnesses: tuple[_Node, ...] = ()
 
 
 def _leaves(text: Text, record: Record) -> bool:
@@ -79,6 +85,7 @@ class Nodes:
         self._wants, self._owns, self._news = wants, owns, news
         self._warnings = Warnings()
         self._loop = asyncio.get_running_loop()
+        self._rng = rng
         self._nodes: dict[Key, _Node] = {}
         self._labels: dict[bytes, Key] = {}
         self._texts: dict[bytes, _Node] = {}
@@ -129,9 +136,13 @@ class Nodes:
         """A call to this node failed: ask for it, unless that was done a moment ago."""
         node = self._nodes.get(key)
         now = self._loop.time()
-        if node is not None and now >= node.suspected + _CALM:
-            node.suspected = now
-            self._doubts.add(node, SUSPICION, Reason.EXPIRED)
+        if node is None or now < node.suspected + _CALM or self._doubts.suspicions >= _SUSPECTS:
+            return
+        node.suspected = now
+        node.witnesses = self._others(key)
+        self._doubts.add(node, SUSPICION, Reason.EXPIRED)
+        for witness in node.witnesses:
+            self._asking.ask(witness.key, times=2)
 
     def forget(self, key: Key) -> None:
         """No longer of interest, or now our own: dropped without a word to the catalog."""
@@ -222,12 +233,20 @@ class Nodes:
         node = self._nodes.get(life.key)
         if node is None or node is not life:
             return
-        if isinstance(claim, Reason):
-            self._drop(node, claim)
-            if claim is Reason.EXPIRED:
-                self._refresh.seek(node.key[0])
-        else:
+        if not isinstance(claim, Reason):
             self._believe(*claim, self._reader.is_ahead(claim[0]))
+        elif claim is not Reason.EXPIRED:
+            self._drop(node, claim)
+        elif any(witness.heard > node.suspected for witness in node.witnesses):
+            self._expired(node.key)
+            self._refresh.seek(node.key[0])
+
+    def _others(self, key: Key) -> tuple[_Node, ...]:
+        """Some other nodes of this name."""
+        ids = [record.nodes[0].id for record in self._catalog.records(key[0])]
+        some = self._rng.sample(ids, min(len(ids), _WITNESSES + 1))
+        found = (self._nodes.get((key[0], id)) for id in some if id != key[1])
+        return tuple(node for node in found if node is not None)[:_WITNESSES]
 
     def _expired(self, key: Key) -> None:
         self._drop(self._nodes[key], Reason.EXPIRED)

@@ -28,7 +28,7 @@ _BY_MULTICAST = (0, 1, 3, 5, 7)
 hardware address (ARP), while packets get lost."""
 _MIN_STEP = 0.2
 _LATE = 0.5
-_SEEK = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+_SEEK = (0.5, 1.0, 2.0, 4.0, 7.0, 11.0, 16.0, 22.0, 29.0, 37.0, 46.0, 56.0)
 _MAX_SOUGHT = 64
 
 
