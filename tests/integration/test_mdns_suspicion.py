@@ -152,7 +152,7 @@ def test_calls_to_thousands_that_fail_at_once_lose_nobody_who_is_there() -> None
     network = Network(10, delay=0.02)
 
     async def main() -> None:
-        async with hosts(network, "first", "second") as (reader, fold, selector):
+        async with hosts(network, "first", "second") as (reader, fold, _):
             async with network.host("many") as many:
                 for number in range(2_000):
                     await many.register(service(NAME, f"n{number}", 2000 + number), ttl=TTL)
