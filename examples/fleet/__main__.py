@@ -34,6 +34,7 @@ class Fleet:
         self._heard = defaultdict[str, asyncio.Event](asyncio.Event)
         self._broken = asyncio.Event()
         self._began = time.monotonic()
+        self.works = False
 
     def say(self, name: str, text: str) -> None:
         print(f"{time.monotonic() - self._began:5.1f} s  {name:8} {text}", flush=True)
@@ -43,6 +44,7 @@ class Fleet:
         async with connect(self.url) as registry, Selector(registry) as selector:
             for name, program in SERVICES.items():
                 await self.start(name, program)
+            self.say("fleet", f"looks for stock and orders in {registry.url}, for {FIND:g} s at most")
             for service in ("stock", "orders"):
                 node = await selector.select(service, timeout=FIND)
                 self.say("fleet", f"{service} is there, at {node.address}")
@@ -50,6 +52,7 @@ class Fleet:
             await self.start(name, program)
         async with asyncio.timeout(FIND):
             await asyncio.gather(*(self._heard[name].wait() for name in CLIENTS))
+        self.works = True
         if not await self.broken(5.0 if seconds is None else seconds / 3):
             self.say(VICTIM, "is killed now, without a warning")
             self._running.pop(VICTIM).kill()
@@ -139,7 +142,8 @@ async def main(url: str, seconds: float | None) -> int:
         fleet.wrong.append(f"the clients said nothing within {FIND:g} s")
     finally:
         await fleet.stop()
-    fleet.say("fleet", "; ".join(fleet.wrong) or "ended, and no call failed")
+    good = "ended, and no call failed" if fleet.works else "ended before anything was called"
+    fleet.say("fleet", "; ".join(fleet.wrong) or good)
     return 1 if fleet.wrong else 0
 
 
@@ -147,7 +151,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python examples/fleet", description=__doc__)
     default = os.environ.get("MICROREG_REGISTRY") or "mdns://127.0.0.1"
     parser.add_argument("--registry", metavar="URL", default=default, help="where all find each other: %(default)s")
-    parser.add_argument("--for", metavar="10s", dest="seconds", type=parse_duration, help="how long; else until Ctrl-C")
+    parser.add_argument("--for", metavar="10s", dest="seconds", type=parse_duration, help="how long, once all is found")
     arguments = parser.parse_args()
     if missing := [each for each in ("fastapi", "httpx", "uvicorn") if find_spec(each) is None]:
         parser.error(f"the programs of the fleet need what is not installed: pip install {' '.join(missing)}")

@@ -22,10 +22,10 @@ def serve(clerk: str, http: httpx.Client, closed: Event) -> tuple[int, int]:
             http.get("http://orders.microreg/orders/chair").raise_for_status()
             answered += 1
             if answered == 1:
-                print(f"{clerk} has found orders", flush=True)
+                print(f"{clerk} has found orders\n", end="", flush=True)  # in one piece: others print too
         except httpx.HTTPError as error:
             failed += 1
-            print(f"{clerk} could not order: {error}", flush=True)
+            print(f"{clerk} could not order: {error}\n", end="", flush=True)
     return answered, failed
 
 

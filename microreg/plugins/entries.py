@@ -206,7 +206,8 @@ def _missing(group: str, name: str) -> str:
     elif near:
         advice = f"; did you mean {near[0]!r}?"
     elif extra:
-        advice = f"; install it with: pip install 'microreg[{extra}]'"
+        clone = f" (in a clone of the repository: pip install ./plugins/microreg-{extra})" if extra in _EXTRAS else ""
+        advice = f"; install it with: pip install 'microreg[{extra}]'{clone}"
     elif alike:
         advice = f"; did you mean {alike[0]!r}? pip install 'microreg[{alike[0]}]' installs it"
     else:

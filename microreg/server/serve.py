@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 import ssl
@@ -60,7 +61,8 @@ def listen(host: str, port: int, tls: ssl.SSLContext | None = None) -> Listener:
     except OSError as error:
         for each in bound:
             each.close()
-        raise ConfigError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
+        advice = "; --listen HOST:0 takes a port that is free" if error.errno == errno.EADDRINUSE else ""
+        raise ConfigError(f"cannot listen on {host}, port {port}: {error.strerror or error}{advice}") from None
     return Listener(tuple(bound), tls)
 
 

@@ -94,7 +94,10 @@ def connection_failure(where: str, error: Exception) -> RegistryError:
     if type(error) is aiohttp.ClientResponseError:  # an answer that cannot be parsed; the subclasses are other things
         return stranger(where, "its answer is no HTTP")
     if isinstance(error, aiohttp.ClientConnectorError):
-        why = error.os_error.strerror or str(error.os_error)
+        if isinstance(error.os_error, ConnectionRefusedError):
+            why = "connection refused; nothing listens there: does `microreg serve` run, and is this its port?"
+        else:
+            why = error.os_error.strerror or str(error.os_error)
         return RegistryUnavailable(f"{where}: cannot connect: {why}")
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return RegistryUnavailable(f"{where}: the server ended the connection")
