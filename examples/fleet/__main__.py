@@ -34,7 +34,7 @@ class Fleet:
         self._heard = defaultdict[str, asyncio.Event](asyncio.Event)
         self._broken = asyncio.Event()
         self._began = time.monotonic()
-        self.works = False
+        self.found = False
 
     def say(self, name: str, text: str) -> None:
         print(f"{time.monotonic() - self._began:5.1f} s  {name:8} {text}", flush=True)
@@ -48,11 +48,11 @@ class Fleet:
             for service in ("stock", "orders"):
                 node = await selector.select(service, timeout=FIND)
                 self.say("fleet", f"{service} is there, at {node.address}")
+        self.found = True
         for name, program in CLIENTS.items():
             await self.start(name, program)
         async with asyncio.timeout(FIND):
             await asyncio.gather(*(self._heard[name].wait() for name in CLIENTS))
-        self.works = True
         if not await self.broken(5.0 if seconds is None else seconds / 3):
             self.say(VICTIM, "is killed now, without a warning")
             self._running.pop(VICTIM).kill()
@@ -142,7 +142,7 @@ async def main(url: str, seconds: float | None) -> int:
         fleet.wrong.append(f"the clients said nothing within {FIND:g} s")
     finally:
         await fleet.stop()
-    good = "ended, and no call failed" if fleet.works else "ended before anything was called"
+    good = "ended, and no call failed" if fleet.found else "ended before anything was found"
     fleet.say("fleet", "; ".join(fleet.wrong) or good)
     return 1 if fleet.wrong else 0
 
