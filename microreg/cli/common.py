@@ -102,7 +102,9 @@ def print_table(made: RenderableType) -> None:
     """Print to the terminal. It breaks the lines that are longer than itself, so that they are copied in one piece."""
     from rich.console import Console
 
-    Console(highlight=False, emoji=False, markup=False).print(made, soft_wrap=True)
+    console = Console(highlight=False, emoji=False, markup=False)
+    console.width = console.width or 80  # some terminals say that they have no width, and rich prints nothing then
+    console.print(made, soft_wrap=True)
 
 
 def print_lines(lines: Iterable[Sequence[str]]) -> None:

@@ -43,7 +43,7 @@ def drawn(made: Listing, width: int) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-@pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 132, 250])
+@pytest.mark.parametrize("width", [0, 20, 40, 60, 80, 100, 132, 250])
 def test_ids_and_addresses_are_never_cut_or_folded(
     width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
