@@ -118,7 +118,7 @@ def test_a_killed_process_expires_and_a_restarted_one_is_an_update() -> None:
                 begun = loop.time()
                 gone = await change(events)
                 assert (gone.action, gone.node.id, gone.reason) == (Action.DELETE, "n1", Reason.EXPIRED)
-                assert loop.time() - begun < TTL + 6
+                assert loop.time() - begun < TTL + 2
                 assert [node.id for node in (await registry.get_service(name))[0].nodes] == ["n0"]
 
     run(main())
@@ -135,7 +135,7 @@ def test_a_fresh_process_finds_many_nodes() -> None:
                 output, _ = await asyncio.wait_for(reader.communicate(), 60)
             count, seconds = output.split()
             assert int(count) == 60
-            assert float(seconds) < 10
+            assert float(seconds) < 3
 
     run(main())
 
