@@ -39,7 +39,8 @@ __all__ = ["Host", "Network", "Port", "Process", "Program", "Segment", "alone", 
 _CLONE_NEWNET = 0x40000000
 _TUNSETIFF, _TUNSETCARRIER = 0x400454CA, 0x400454E2
 _IFF_TAP_NO_PI = 0x1002
-_SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCGIFINDEX, _IFF_UP = 0x8913, 0x8914, 0x8933, 1
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCGIFINDEX = 0x8913, 0x8914, 0x8933
+_IFF_UP, _IFF_RUNNING = 1, 0x40
 _RTM_NEWLINK, _RTM_NEWADDR, _RTM_DELADDR = 16, 20, 21
 _REQUEST_ACK, _CREATE_REPLACE = 5, 0x500
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_F_NODAD = 1, 2, 2
@@ -214,6 +215,10 @@ class Port:
         self.connected = True
         self._carrier(True)
 
+    def running(self) -> bool:
+        """Whether the interface says that it has a carrier; Linux may tell of a change a second late."""
+        return bool(self.host.flags(self.name) & _IFF_RUNNING)
+
     def add(self, address: str) -> None:
         """Give the interface an address, like ``10.0.0.1/24`` or ``fe80::1/64``; usable at once."""
         self.host.change_address(self.name, address, add=True)
@@ -338,14 +343,19 @@ class Host:
         if error:
             raise OSError(error, f"netlink: {os.strerror(error)}")
 
+    def flags(self, name: str) -> int:
+        """What the system says of an interface: netdevice(7)."""
+        answer = fcntl.ioctl(self._control, _SIOCGIFFLAGS, struct.pack("16sH22x", name.encode(), 0))
+        flags: int = struct.unpack("16sH22x", answer)[1]
+        return flags
+
     def _index(self, name: str) -> int:
         answer = fcntl.ioctl(self._control, _SIOCGIFINDEX, struct.pack("16si20x", name.encode(), 0))
         index: int = struct.unpack("16si20x", answer)[1]
         return index
 
     def _up(self, name: str) -> None:
-        answer = fcntl.ioctl(self._control, _SIOCGIFFLAGS, struct.pack("16sH22x", name.encode(), 0))
-        flags = struct.unpack("16sH22x", answer)[1] | _IFF_UP
+        flags = self.flags(name) | _IFF_UP
         fcntl.ioctl(self._control, _SIOCSIFFLAGS, struct.pack("16sH22x", name.encode(), flags))
 
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import select
-import signal
 import stat
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from types import FrameType
 
 from microreg.cli.errors import failed
 from microreg.cli.hanging import LastResort, end_hard, hanging
+from microreg.cli.signals import handling
 
-__all__ = ["Stop", "end_quietly", "execute", "handling", "write"]
+__all__ = ["Stop", "end_quietly", "execute", "write"]
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _SIGPIPE = 13
@@ -138,39 +137,6 @@ async def _guarded(main: Callable[[Stop], Coroutine[object, object, int]], write
         finally:
             if stop.signal == _SIGPIPE:
                 end_quietly()
-
-
-@contextmanager
-def handling(
-    names: Iterable[str], call: Callable[[int], None], last_resort: LastResort | None = None
-) -> Generator[None, None, None]:
-    """Have the loop call ``call`` with the number of each of these signals that comes.
-
-    With ``last_resort`` they are to end the command, and do so also where the loop is blocked.
-    A signal that the parent process ignores stays ignored: nohup and background jobs rely on it.
-    """
-    loop = asyncio.get_running_loop()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if last_resort is not None:
-            last_resort.came(number, frame)
-        loop.call_soon_threadsafe(act, number)
-
-    def act(number: int) -> None:
-        if last_resort is not None:
-            last_resort.noticed()
-        call(number)
-
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -16,7 +16,8 @@ import typer
 
 from microreg.cli.common import configured, duration, option
 from microreg.cli.errors import write_error
-from microreg.cli.loop import Stop, execute, handling
+from microreg.cli.loop import Stop, execute
+from microreg.cli.signals import handling
 from microreg.errors import ConfigError, InvalidService
 from microreg.net import split_address
 from microreg.registry import Registry

@@ -17,7 +17,7 @@ from microreg.cli.announcing import told
 from microreg.cli.child import Child
 from microreg.cli.errors import write_error
 from microreg.cli.hanging import LastResort
-from microreg.cli.loop import handling
+from microreg.cli.signals import handling
 from microreg.cli.text import safe
 
 __all__ = ["Doorbell", "Supervisor"]

@@ -20,7 +20,7 @@ pytest.importorskip("typer")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of Unix")
 
 BACKEND = """
-import asyncio, sys, threading, time
+import asyncio, signal, sys, threading, time
 from microreg import Watch
 from microreg.backends.memory import MemoryRegistry
 
@@ -73,6 +73,10 @@ class Hangs(MemoryRegistry):
         if self.how == "block":
             note()
             time.sleep(3600)
+        if self.how == "elsewhere":
+            threading.Thread(target=threading.Event().wait, daemon=True).start()
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGALRM])
+            await swallow()
         return await super().list_services()
 
     def watch(self, name=None):
@@ -155,6 +159,14 @@ def test_a_second_signal_ends_a_command_that_swallows_its_cancellation(
 
 def test_one_signal_ends_it_too_within_the_time_that_docker_waits(env: dict[str, str]) -> None:
     process = begun(env, *LIST, "hangs://swallow")
+    process.send_signal(signal.SIGTERM)
+    result, error = ended(process)
+    assert (result, "in swallow (hangs.py:" in error) == (143, True)
+
+
+def test_a_signal_that_does_not_interrupt_the_wait_of_the_loop_ends_it_too(env: dict[str, str]) -> None:
+    """One that comes just before the loop waits does not. Here another thread gets it, which is the same."""
+    process = begun(env, *LIST, "hangs://elsewhere")
     process.send_signal(signal.SIGTERM)
     result, error = ended(process)
     assert (result, "in swallow (hangs.py:" in error) == (143, True)
