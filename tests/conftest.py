@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,10 @@ from networks import Network, network, unavailable
 # The machine that runs the tests may be busy: a slow example is no finding, only a wrong one is.
 settings.register_profile("microreg", deadline=None)
 settings.load_profile("microreg")
+
+# Where the shell runs the tests in the background, it has them ignore Ctrl-C, and whatever they start would too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
