@@ -90,7 +90,8 @@ async def cut_again_and_again(_: Fleet) -> None:
 async def slow(fleet: Fleet) -> None:
     async with faults.slow(0.1):
         assert await fleet.registry.get_service("orders")
-        async with connect(proxy.port, "&settle=100ms") as far:  # whose answers take longer than it settles
+        patient = f"nats-pubsub://127.0.0.1:{proxy.port}?timeout=10s&settle=100ms"  # connecting alone takes a second
+        async with microreg.connect(patient) as far:  # whose answers take longer than it settles
             (service,) = await far.get_service("users")
             assert len(service.nodes) == 5
 
