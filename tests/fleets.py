@@ -47,7 +47,7 @@ class Fleet:
                 assert await self._is_answered_by(fresh)
             else:
                 _: bool = await wait_until(lambda: self._is_answered_by(fresh), bound, step=0.1, what=self.describe)
-        assert self.live()
+        await wait_until(self.live, bound, what=self.describe)
 
     def live(self) -> bool:
         """Whether every announcement is."""

@@ -542,7 +542,7 @@ def test_leaving_right_after_a_refused_update_still_deregisters() -> None:
 def test_hopeless_errors_at_the_beginning_are_raised_and_leave_nothing() -> None:
     async def main() -> None:
         async with microreg.connect("static://greeter=10.0.0.1:80") as fixed:
-            announcement = greeter(fixed)
+            announcement = greeter(fixed, address="10.0.0.1")
             with pytest.raises(Unsupported, match="static"):
                 async with announcement:
                     raise AssertionError("entered")

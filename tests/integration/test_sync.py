@@ -582,10 +582,10 @@ def test_threads_and_descriptors_are_given_back() -> None:
         return len(os.listdir("/dev/fd"))
 
     use()
-    before = threading.active_count(), descriptors()
+    threads, files = threading.active_count(), descriptors()
     for _ in range(50):
         use()
-    assert (threading.active_count(), descriptors()) == before
+    assert threading.active_count() <= threads and descriptors() <= files
 
 
 def test_a_call_keeps_the_callers_context(registry: microreg.sync.Registry) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
-from collections.abc import Mapping
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -19,7 +24,7 @@ from microreg.testing import Proxy, ServerFaults, ServerProcess
 from microreg_consul.layouts import OWN_KEYS, Layout
 from support import wait_until
 
-__all__ = ["ACLS", "MANAGEMENT", "ConsulFaults", "Raw", "record", "started", "token"]
+__all__ = ["ACLS", "MANAGEMENT", "ConsulFaults", "Raw", "neighbour", "record", "started", "token"]
 
 MANAGEMENT = "5d0e4a0c-6a52-4c5c-9d0f-2f0f6f3a7c11"
 """The token that may do everything."""
@@ -116,6 +121,40 @@ class ConsulFaults(ServerFaults):
             pieces = [text[start : start + 512] for start in range(0, len(text), 512)]
             meta = {f"{OWN_KEYS}{number}": piece for number, piece in enumerate(pieces, 1)}
             await raw.register(service_id, name, Address=host, Port=port, Meta=meta)
+
+
+@contextmanager
+def neighbour(server: ServerProcess) -> Generator[None]:
+    """Somebody else who renews at the agent, twice a second, as there is at an agent that is used.
+
+    Where Consul's regular comparison of agent and catalog falls into a registration, it begins anew 15 to 30 s later,
+    and until then the catalog hears of an expired check only when somebody registers or renews (agent/ae/ae.go).
+    """
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(0.5):
+            with suppress(OSError, http.client.HTTPException):
+                try:
+                    _put(server.port, "/v1/agent/check/pass/neighbour")
+                except urllib.error.HTTPError:  # it was wiped
+                    check = {"CheckID": "neighbour", "TTL": "1h", "Status": "passing"}
+                    _put(server.port, "/v1/agent/service/register", {"Name": "neighbour", "Check": check})
+
+    thread = threading.Thread(target=renew, name="neighbour")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _put(port: int, path: str, body: Mapping[str, object] | None = None) -> None:
+    data = b"" if body is None else json.dumps(body).encode()
+    urllib.request.urlopen(
+        urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, method="PUT"), timeout=2
+    ).close()
 
 
 async def token(server: ServerProcess, rules: str) -> tuple[str, str]:

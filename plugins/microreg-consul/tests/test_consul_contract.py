@@ -2,7 +2,7 @@
 
 import pytest
 
-from consul_store import ConsulFaults
+from consul_store import ConsulFaults, neighbour
 from microreg.testing import Harness, Proxy, contract, running
 from servers import consul
 
@@ -15,8 +15,8 @@ TestConsul = contract(
         f"consul://127.0.0.1:{proxy.port}?timeout=4s",
         faults=ConsulFaults(server, proxy),
         ttl=2.0,
-        grace=12,
+        grace=5,
         patience=10,
     ),
-    around=lambda: running(server, proxy),
+    around=lambda: running(server, proxy, neighbour(server)),
 )

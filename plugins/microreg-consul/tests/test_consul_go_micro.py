@@ -17,7 +17,7 @@ import pytest
 
 import microreg
 from consul_entries import entry, raw
-from consul_store import Raw
+from consul_store import Raw, neighbour
 from microreg import Change, Endpoint, Node, Reason, Registry, Service, Status, Value, Watch
 from microreg.testing import CHECKS, Harness, ServerProcess, contract, running
 from microreg_consul.layouts import GoMicro, Layout
@@ -172,11 +172,13 @@ def test_ids_of_others_are_longer() -> None:
 # -- with an agent -----------------------------------------------------------------------------------------------------
 
 server = consul("contract", dev=True)
-harness = Harness(f"consul://127.0.0.1:{server.port}?layout=go-micro", ttl=2.0, grace=12, patience=10)
+harness = Harness(f"consul://127.0.0.1:{server.port}?layout=go-micro", ttl=2.0, grace=5, patience=10)
 
 # What happens to the agent is the same in every layout: test_consul_contract.py.
 TestGoMicro = contract(
-    harness, [check for check in CHECKS if check.requires <= harness.offers], around=lambda: running(server)
+    harness,
+    [check for check in CHECKS if check.requires <= harness.offers],
+    around=lambda: running(server, neighbour(server)),
 )
 
 

