@@ -130,6 +130,19 @@ def test_bad_paths_methods_and_queries(method: str, path: str, status: int, word
         (json.dumps(record("a", "x", metadata={f"k{n}": "v" for n in range(65)})).encode(), 422, "invalid_service"),
         (b'{"name":"a","nodes":[{"id":"x","address":"10.0.0.1:80"},null]}', 422, "invalid_service"),
         (b'{"name":"a","endpoints":[null],"nodes":[{"id":"x","address":"10.0.0.1:80"}]}', 422, "invalid_service"),
+        (b'{"name":"a","metadata":{"k":null},"nodes":[{"id":"x","address":"10.0.0.1:80"}]}', 422, "invalid_service"),
+        (b'{"name":"a","nodes":[{"id":"x","address":"10.0.0.1:80","metadata":{"k":null}}]}', 422, "invalid_service"),
+        (
+            b'{"name":"a","endpoints":[{"name":"e","metadata":{"k":null}}],"nodes":[{"id":"x","address":"a:80"}]}',
+            422,
+            "invalid_service",
+        ),
+        (
+            b'{"name":"a","endpoints":[{"name":"e","response":{"name":"r","type":"t","values":'
+            b'[{"name":"v","values":[null]}]}}],"nodes":[{"id":"x","address":"a:80"}]}',
+            422,
+            "invalid_service",
+        ),
         (b'{"name":"a","nodes":[{"id":"x","address":"10.0.0.1:80","status":5}]}', 422, "invalid_service"),
         (b'{"name":"a","nodes":[{"id":"x","address":"10.0.0.1:80","st\\u0061tus":"down"}]}', 422, "invalid_service"),
         (b" " * 100_001, 413, "body_too_large"),

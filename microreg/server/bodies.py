@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from typing import TypeVar
 
 import msgspec
@@ -57,12 +58,22 @@ async def read_json(scope: Scope, receive: Receive, limit: int, kind: type[T]) -
         raise Problem(400, "bad_request", f"the body is not JSON: {error}") from None
 
 
+_Metadata = dict[str, str | None] | None
+
+
 class _Node(msgspec.Struct):
     status: str | None = None
+    metadata: _Metadata = None
+
+
+class _Value(msgspec.Struct):
+    values: list[_Value | None] | None = None
 
 
 class _Endpoint(msgspec.Struct):
-    pass
+    request: _Value | None = None
+    response: _Value | None = None
+    metadata: _Metadata = None
 
 
 class _Record(msgspec.Struct):
@@ -70,6 +81,7 @@ class _Record(msgspec.Struct):
 
     nodes: list[_Node | None]
     endpoints: list[_Endpoint | None] | None = None
+    metadata: _Metadata = None
 
 
 _decode_record = msgspec.json.Decoder(_Record).decode
@@ -92,13 +104,29 @@ def record_of(name: str, id: str, body: bytes) -> Service:
 
 
 def _check_record(name: str, id: str, sent: _Record) -> None:
-    for what, objects in (("nodes", sent.nodes), ("endpoints", sent.endpoints or ())):
-        if None in objects:
-            raise InvalidService(f"{what} of service {name!r}: expected objects, and no null among them")
+    for what, members in _members(sent):
+        if None in members:
+            raise InvalidService(f"{what} of service {name!r}: expected no null among them")
     for status in (node.status for node in sent.nodes if node is not None):
         if status is not None and status not in _STATUSES:
             expected = ", ".join(map(str, Status))
             raise InvalidService(f"status {status[:80]!r} of node {id!r}: expected one of {expected}")
+
+
+def _members(sent: _Record) -> Iterator[tuple[str, Collection[object]]]:
+    """Whatever has members in a record, and what they are."""
+    yield "nodes", sent.nodes
+    yield "endpoints", sent.endpoints or ()
+    nodes = [node for node in sent.nodes if node is not None]
+    endpoints = [endpoint for endpoint in sent.endpoints or () if endpoint is not None]
+    parts: list[_Record | _Node | _Endpoint] = [sent, *nodes, *endpoints]
+    for part in parts:
+        yield "metadata", (part.metadata or {}).values()
+    left = [value for endpoint in endpoints for value in (endpoint.request, endpoint.response) if value is not None]
+    while left:
+        values = left.pop().values or ()
+        yield "values", values
+        left += [value for value in values if value is not None]
 
 
 def _too_large(limit: int) -> Problem:
