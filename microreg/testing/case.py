@@ -24,9 +24,9 @@ __all__ = ["Case", "Client"]
 
 T = TypeVar("T")
 E = TypeVar("E", bound=RegistryError)
-_CLEANUP = 5.0
 _LONG = 120.0
 _LOG = 400
+_CLEANUP = 5.0
 
 
 class Case:
@@ -196,11 +196,12 @@ class Case:
 
     async def close(self) -> None:
         """Withdraw what was registered and close everything; bounded in time."""
+        bound = max(_CLEANUP, self.harness.patience)
         try:
-            async with asyncio.timeout(_CLEANUP):
+            async with asyncio.timeout(bound):
                 await self._stack.aclose()
         except TimeoutError:
-            self.fail("the registry closes", f"close was not done after {_CLEANUP:g} s")
+            self.fail("the registry closes", f"close was not done after {bound:g} s")
 
 
 class Client(Layer):

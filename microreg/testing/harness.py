@@ -31,7 +31,8 @@ class Harness:
     - ``ttl``: the shortest time to live that the store honours.
     - ``grace``: how much later than its ttl a record may go. The default has room for a store that makes two seconds
       of one (etcd), looks for what has expired now and then, and is busy.
-    - ``patience``: within which a change must have been seen by everybody.
+    - ``patience``: within which a change must have been seen by everybody; and within which a check's clients have
+      withdrawn everything and closed, though for that five at least.
     - ``settle``: after which what has not been heard is not coming. Longer is stricter and slower.
     - ``deadline``: that one check may take in all.
 

@@ -68,7 +68,7 @@ before_plain = Proxy(plain.port)
 
 TestHttpInMemory = contract(
     Harness(
-        f"http://127.0.0.1:{before_plain.port}?timeout=4s",
+        f"http://127.0.0.1:{before_plain.port}?timeout=6s",
         faults=ServerFaults(plain, before_plain),
         ttl=2.0,
         grace=5,
@@ -97,7 +97,7 @@ guarded = microreg_server("--token-file", writers, name="guarded", tls=files)
 
 TestHttps = contract(
     Harness(
-        f"https://127.0.0.1:{guarded.port}?timeout=5s&token={writers.read_text()}&ca={files.ca}",
+        f"https://127.0.0.1:{guarded.port}?timeout=20s&token={writers.read_text()}&ca={files.ca}",
         grace=5,
         patience=10,
         concurrency=24,

@@ -44,16 +44,19 @@ async def _no_gap(case: Case) -> None:
     writer, reader = await case.client(), await case.client()
     name = case.name()
     records = [case.service(name, f"n{number}", port=8000 + number) for number in range(24)]
+    written = asyncio.Event()
 
     async def write() -> None:
         for number, record in enumerate(records):
             await writer.register(record)
             await asyncio.sleep(0.002 * (number % 4))
+        written.set()
 
     async def follow(delay: float) -> None:
         await asyncio.sleep(delay)
         async with case.listener(reader, name if delay else None) as listener:
             await listener.start()
+            await written.wait()
             await listener.holds(*records)
 
     async with asyncio.TaskGroup() as group:

@@ -172,7 +172,7 @@ def test_ids_of_others_are_longer() -> None:
 # -- with an agent -----------------------------------------------------------------------------------------------------
 
 server = consul("contract", dev=True)
-harness = Harness(f"consul://127.0.0.1:{server.port}?layout=go-micro", ttl=2.0, grace=5, patience=10)
+harness = Harness(f"consul://127.0.0.1:{server.port}?layout=go-micro&timeout=20s", ttl=2.0, grace=5, patience=10)
 
 # What happens to the agent is the same in every layout: test_consul_contract.py.
 TestGoMicro = contract(
