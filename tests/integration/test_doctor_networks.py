@@ -87,6 +87,7 @@ def test_addresses_that_others_cannot_call_and_interfaces_that_nobody_hears(net:
         assert found(told, "mdns.left-out").what.startswith("docker0 is left out")
         absent(told, "mdns.port-shared")
         cable.pull()
+        await wait_until(lambda: not cable.running(), 10)
         assert "eth0" in found(await examined(program, "mdns://eth0?settle=50ms"), "mdns.no-carrier").what
 
     async def of_others(in_container: Program, alone: Program, *speaking: Program) -> None:
